@@ -462,7 +462,7 @@ REFUSALS = [
     ("merge base --out {out}", "got 'base', expected only adapters"),
     ("export {w}/full --to peft --out {out}", "got a full model"),
     ("export {w}/one --to hf --base-name x --out {out}", "base-name: needs --to peft"),
-    ("import x --from hf --labels a --out {out}", "labels: needs --from peft"),
+    ("import x --from hf --labels a --out {out}", "labels: needs the source to be an adapter"),
     ("import x --from peft --tokenizer a --out {out}", "tokenizer: needs --from hf"),
     ("import {w}/peft --from peft --out {out}", "c_attn: lora_A"),  # onto the shipped base
     ("import {w}/peft --from peft --out {out} --base {w}/base --labels a b", "labels: got a, b; expected none"),

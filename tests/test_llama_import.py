@@ -77,6 +77,11 @@ def test_an_adapter_of_an_imported_llama_is_merged_and_exported(base, files, tmp
     run("export", tmp_path / "adapter", "--to", "peft", "--out", tmp_path / "peft")
     run("import", tmp_path / "peft", "--from", "peft", "--base", tmp_path / "ours", "--out", tmp_path / "adapter2")
     assert same_bits(load_task(tmp_path / "adapter2").adapter.weights, task.adapter.weights)
+    file, model = tmp_path / "adapter.gguf", ("--model", tmp_path / "ours")
+    run("export", tmp_path / "adapter", "--to", "gguf", "--out", file)
+    assert run("generate", *PROMPT[1:], *model, "--adapter", file) == texts[0]
+    run("import", file, "--from", "gguf", "--base", tmp_path / "ours", "--out", tmp_path / "adapter3")
+    assert same_bits(load_task(tmp_path / "adapter3").adapter.weights, task.adapter.weights)
     for to, again in (("merged", "merged"), ("hf", "ours")):
         run("export", tmp_path / "adapter", "--to", to, "--out", tmp_path / to / "theirs")
         run("import", tmp_path / to / "theirs", "--from", "hf", "--out", tmp_path / to / "again")
@@ -186,7 +191,7 @@ def test_an_import_that_is_no_gguf_file(files, tmp_path, fails):
     fails(*command, files / "hf", says=["hf: expected a file that ends in .gguf"])
     (tmp_path / "half.gguf").write_bytes((files / "file.gguf").read_bytes()[:-100])
     fails(*command, tmp_path / "half.gguf", says=["half.gguf: tensor ", "ends at byte"])
-    fails(*command, files / "file.gguf", "--base", "x", says=["base: needs --from peft"])
+    fails(*command, files / "file.gguf", "--base", "x", says=["base: needs the source to be an adapter"])
     assert not (tmp_path / "out").exists()
 
 

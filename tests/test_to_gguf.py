@@ -8,7 +8,15 @@ from lora_np.cli import main
 from lora_np.compress import quantise_q8_0
 from lora_np.data import gguf_tokenizer_files, gguf_vocabulary, load_tokenizer
 from lora_np.data.gguf_tokenizer import PATTERNS
-from lora_np.formats import PRETRAINED, load_pretrained, read_model, save_gguf, save_gguf_adapter, save_task
+from lora_np.formats import (
+    PRETRAINED,
+    load_gguf_adapter,
+    load_pretrained,
+    read_model,
+    save_gguf,
+    save_gguf_adapter,
+    save_task,
+)
 from lora_np.formats.gguf import read_gguf
 from lora_np.formats.model import fingerprint
 
@@ -44,6 +52,10 @@ def test_an_adapters_file_has_its_update(name, kind, models, tmp_path):
     fields, tensors = read_gguf(tmp_path / "a.gguf")
     assert fields["general.architecture"] == kind and fields["note"] == "ä"
     deltas = adapter_deltas(params, adapter)
+    back = adapter_deltas(params, load_gguf_adapter(tmp_path / "a.gguf", params, config))
+    assert back.keys() <= deltas.keys()
+    for layer, delta in deltas.items():
+        np.testing.assert_allclose(back.get(layer, np.zeros_like(delta)), delta, rtol=1e-5, atol=1e-6)
     for layer, ours in linear_names(params, "gguf").items():
         updates = [deltas.get(f"{n}.weight", np.zeros(params[f"{n}.weight"].shape, np.float32)) for n in ours]
         pair = [tensors.pop(f"{layer}.weight.lora_{x}", None) for x in "ab"]

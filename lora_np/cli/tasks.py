@@ -12,7 +12,7 @@ from ..formats.to_gguf import TYPES
 from ..model import architecture
 from ..tasks.adapter_set import check_finite, forward_times, load_adapter_set, mixed
 from ..tasks.doctor import base_place, diagnose, format_diagnosis
-from ..tasks.exchange import FORMATS, export, import_gguf, import_hf, import_peft
+from ..tasks.exchange import FORMATS, export, import_adapter, import_gguf, import_hf, is_gguf_adapter
 from ..tasks.inspection import format_inspection, inspect_file, sources_of
 from ..tasks.labelling import LabelledFile, judge_file, label_file, label_texts
 from ..tasks.report import format_report
@@ -55,12 +55,12 @@ def add_commands(command):
     exporting.add("--base DIR", MOVED)
     exporting.add("--base-name NAME", "with --to peft: the name or path under which PEFT will find the base")
 
-    importing = command("import", run_import, "read a Hugging Face model, a GGUF file, or a PEFT adapter")
+    importing = command("import", run_import, "read a Hugging Face model, a GGUF model or adapter, or a PEFT adapter")
     importing.add("source PATH", "a folder, or a model file")
     importing.add("--from", "format of the source", dest="kind", required=True, choices=("peft", "hf", "gguf"))
     importing.add("--out DIR", "folder to write", required=True)
-    importing.add("--base DIR", "with --from peft: the base, in this package's format")
-    importing.add("--labels LABEL …", "with --from peft: the labels of the adapter's classes")
+    importing.add("--base DIR", "for an adapter: its base, in this package's format")
+    importing.add("--labels LABEL …", "for an adapter: the labels of its classes")
     importing.add("--tokenizer FILE", "with --from hf: a tokenizer.json from another folder")
 
     looking = command("inspect", run_inspect, "show names, shapes and norms of tensors, and the ranks of adapters")
@@ -166,16 +166,17 @@ def run_export(arguments):
 
 
 def run_import(arguments):
-    if arguments.kind != "peft":
-        check_unset("needs --from peft", base=arguments.base, labels=arguments.labels)
-    if arguments.kind == "gguf":
+    is_adapter = arguments.kind == "peft" or arguments.kind == "gguf" and is_gguf_adapter(arguments.source)
+    if not is_adapter:
+        check_unset("needs the source to be an adapter", base=arguments.base, labels=arguments.labels)
+    if arguments.kind == "gguf" and not is_adapter:
         check_unset("needs --from hf; a GGUF file contains a tokenizer", tokenizer=arguments.tokenizer)
         task = import_gguf(arguments.source, arguments.out)
     elif arguments.kind == "hf":
         task = import_hf(arguments.source, arguments.out, arguments.tokenizer)
     else:
         check_unset("needs --from hf; an adapter uses the base's tokenizer", tokenizer=arguments.tokenizer)
-        task = import_peft(arguments.source, arguments.out, arguments.base or PRETRAINED, arguments.labels)
+        task = import_adapter(arguments.source, arguments.out, arguments.base or PRETRAINED, arguments.labels)
     config = task.config
     print(f"d_model {config.d_model}, {config.n_layers} layers, {config.n_heads} heads, {config.vocab_size} tokens")
     if task.adapter is not None:

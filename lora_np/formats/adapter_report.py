@@ -268,6 +268,7 @@ def whole_weight(key, array, names, notes, params):
 # ---------------------------------------------------------------- llama.cpp and this package
 
 ALORA = "adapter.alora.invocation_tokens"  # of an "activated" LoRA
+NO_ALPHA = "adapter.lora.alpha is"
 ROW_ORDER = "B's rows are read in GGUF's order; whether they were converted to it cannot be checked"
 
 
@@ -288,7 +289,7 @@ def llama_cpp_report(fields, tensors, params, config):
         if getattr(tokens, "dtype", None) != np.uint32:
             refused.append(f"{ALORA} is {quoted(tokens)}, expected an array of uint32")
     if not alpha:
-        notes += (f"adapter.lora.alpha is {'0' if 'adapter.lora.alpha' in fields else 'missing'}: the scale is 1",)
+        notes += (f"{NO_ALPHA} {'0' if 'adapter.lora.alpha' in fields else 'missing'}: the scale is 1",)
 
     def scale_of(name):
         rank = len(factors[name]["lora_A"])

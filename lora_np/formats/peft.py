@@ -75,35 +75,18 @@ def load_peft(folder, params, config):
     has_head = any(name.startswith(score) for name in named)
     read_as = {**fields, "task_type": "SEQ_CLS"} if has_head else fields
     report = peft_report(fields_path, read_as, named, params, config, table_of_names(named, config))
-    head, adapted, alphas = {}, {}, {}
     if not fields.get("target_modules"):  # the file need not have all of PEFT's default targets
         report = report._replace(layers=[layer for layer in report.layers if layer.status != NO_TENSORS], refused=[])
-    for layer in sorted(report.layers, key=lambda layer: layer.status == NO_TENSORS):  # the least likely cause last
-        if layer.is_class_head and layer.arrays:
-            head |= {f"head.{leaf}": array for leaf, array in layer.arrays.items()}
-            continue
-        notes = [note for note in layer.notes if note not in (DEFAULT_NOTE, TIED)]
-        if layer.status != APPLIED or not layer.arrays or notes:
-            raise ValueError(f"{path}: {shown(layer.name)}: {'; '.join(notes) or NOT_HERE}")
-        if not is_adaptable(layer.ours):
-            raise ValueError(f"{path}: {layer.name} is not a linear layer in the base's blocks; {NOT_HERE}")
-        frozen = [params[f"{name}.weight"] for name in layer.ours]
-        for name, own in split_factors(layer.arrays, layer.ours, frozen).items():
-            adapted[name] = own
-            alphas[name] = alpha_of(layer.scale, len(own["lora_A"]), fields.get("use_rslora", False))
+    adapted, scales, head = arrays_of(path, report, params, (DEFAULT_NOTE, TIED))
     if report.refused:
         raise ValueError(f"{fields_path}: {report.refused[0]}")
+    rslora = fields.get("use_rslora", False)
+    alphas = {name: alpha_of(scale, len(adapted[name]["lora_A"]), rslora) for name, scale in scales.items()}
     is_zero = not any(array.any() for own in adapted.values() for array in own.values())
     if is_zero and head:  # `save_peft` writes such a layer if only a head was trained
         adapted, alphas = {}, {}
-    order = [name for name in linear_layers(params) if name in adapted]
-    weights = {f"{name}.{leaf}": adapted[name][leaf] for name in order for leaf in LEAVES[report.kind]}
-    weights |= head
     with errors_of(folder):
-        ranks = {name: len(own["lora_A"]) for name, own in adapted.items()}
-        targets = compact_targets(order, linear_layers(params))
-        adapter = Adapter(our_config(fields, report.kind, ranks, alphas, targets, bool(head)), weights)
-        fitting_arrays(params, adapter)
+        adapter = adapter_of(params, adapted, alphas, head, our_fields(fields, report.kind))
     keys = foreign_keys()["adapter_config.json"]
     warn_of_unknown(fields_path, [name for name in adapter.config.extra if name not in keys])
     name = head_name(architecture(config))
@@ -121,24 +104,67 @@ def peft_name(key, score):
     return score + leaf if module in HEADS else BASE + key.removeprefix(BASE)
 
 
-def our_config(fields, kind, ranks, alphas, targets, train_head):
-    """Convert PEFT's `fields` to our configuration; `ranks` and `alphas` are dicts, layer -> value."""
+def our_fields(fields, kind):
+    """Convert PEFT's `fields` to those of our configuration that do not depend on the layers."""
     own = keys_with(foreign_keys()["adapter_config.json"], "read", tuple)
-    r, rank_pattern = compact_pattern(ranks or {"": 8})  # without layers, PEFT's defaults
-    alpha, alpha_pattern = compact_pattern(alphas or {"": 8.0})
-    return AdapterConfig(
-        r=r,
-        alpha=alpha,
-        targets=targets,
-        rank_pattern=rank_pattern,
-        alpha_pattern=alpha_pattern,
-        rslora=bool(fields.get("use_rslora")),
-        dropout=fields.get("lora_dropout", 0.0),
-        init="gaussian" if fields.get("init_lora_weights") == "gaussian" else "kaiming",
-        train_head=train_head,
-        kind=kind,
-        extra={name: value for name, value in fields.items() if name not in own},
-    )
+    return {
+        "rslora": bool(fields.get("use_rslora")),
+        "dropout": fields.get("lora_dropout", 0.0),
+        "init": "gaussian" if fields.get("init_lora_weights") == "gaussian" else "kaiming",
+        "kind": kind,
+        "extra": {name: value for name, value in fields.items() if name not in own},
+    }
+
+
+def arrays_of(path, report, params, harmless):
+    """The arrays in an AdapterReport of a program that would apply each of its layers.
+
+    Parameters
+    ----------
+    path : the file's path, for messages
+    report : AdapterReport
+    params : dict of the base's weights
+    harmless : notes that are not faults
+
+    Returns
+    -------
+    adapted : dict, our name for a layer -> its factors
+    scales : dict, our name for a layer -> its scale
+    head : dict of the arrays of a classification head; empty if there is none
+
+    Raises
+    ------
+    ValueError
+        For the first layer with a fault, or which this package cannot adapt.
+    """
+    adapted, scales, head = {}, {}, {}
+    for layer in sorted(report.layers, key=lambda layer: layer.status == NO_TENSORS):  # the least likely cause last
+        if layer.is_class_head and layer.arrays:
+            head |= {f"head.{leaf}": array for leaf, array in layer.arrays.items()}
+            continue
+        notes = [note for note in layer.notes if note not in harmless]
+        if layer.status != APPLIED or not layer.arrays or notes:
+            raise ValueError(f"{path}: {shown(layer.name)}: {'; '.join(notes) or NOT_HERE}")
+        if not is_adaptable(layer.ours):
+            raise ValueError(f"{path}: {layer.name} is not a linear layer in the base's blocks; {NOT_HERE}")
+        frozen = [params[f"{name}.weight"] for name in layer.ours]
+        for name, own in split_factors(layer.arrays, layer.ours, frozen).items():
+            adapted[name], scales[name] = own, layer.scale
+    return adapted, scales, head
+
+
+def adapter_of(params, adapted, alphas, head=(), fields=()):
+    """The Adapter with these factors and alphas of each layer; `fields` are further ones of its configuration."""
+    fields, order = dict(fields), [name for name in linear_layers(params) if name in adapted]
+    leaves = LEAVES[fields.setdefault("kind", "lora")]
+    weights = {f"{name}.{leaf}": adapted[name][leaf] for name in order for leaf in leaves} | dict(head)
+    r, rank_pattern = compact_pattern({name: len(own["lora_A"]) for name, own in adapted.items()} or {"": 8})
+    alpha, alpha_pattern = compact_pattern(alphas or {"": 8.0})  # without layers, PEFT's defaults
+    patterns = {"rank_pattern": rank_pattern, "alpha_pattern": alpha_pattern, "train_head": bool(head)}
+    targets = compact_targets(order, linear_layers(params))
+    adapter = Adapter(AdapterConfig(r=r, alpha=alpha, targets=targets, **patterns, **fields), weights)
+    fitting_arrays(params, adapter)
+    return adapter
 
 
 def save_peft(folder, adapter, params, config, base=None, metadata=None):

@@ -26,6 +26,7 @@ from .checkpoint import (
     save_adapter,
     save_model,
 )
+from .gguf_adapter import load_gguf_adapter
 from .hugging_face import default_labels
 from .model import is_included, is_packaged, model_place, model_sha256, read_model, weights_file
 from .packaged import PACKAGED, packaged_model, packaged_name
@@ -133,7 +134,7 @@ def attach_adapter(name, base, model=None, weights="dense"):
 
     Parameters
     ----------
-    name : the adapter's folder, or the name of an included adapter
+    name : the adapter's folder, a GGUF file, or the name of an included adapter
     base : the model, see `read_model`
     model : LoadedModel, the base if it is already in memory (the result shares its weights); None: the base is read
     weights : see `read_model`
@@ -143,6 +144,9 @@ def attach_adapter(name, base, model=None, weights="dense"):
     FileNotFoundError, ValueError
         As in `load_task`; also if the folder contains a full model.
     """
+    if Path(name).suffix == ".gguf":
+        model = read_model(base, weights=weights) if model is None else model
+        return model._replace(adapter=load_gguf_adapter(name, model.params, model.config))
     folder, about = read_task(name)
     if "base" not in about:
         expected = "expected an adapter that finetune, mix or import wrote"
@@ -196,6 +200,8 @@ def check_labels(folder, labels, config, about):
 
 def task_base(name):
     """The folder or GGUF file of an adapter's base; for a full model, its own folder."""
+    if Path(name).suffix == ".gguf":
+        raise ValueError(f"{name}: a GGUF adapter does not name its base; give it with --base (for generate: --model)")
     folder, about = read_task(name)
     return about.get("base", folder)
 

@@ -29,7 +29,7 @@ def load_adapter_set(names, base=None):
 
     Parameters
     ----------
-    names : list of str, folders of adapters, names of included adapters, or "base"
+    names : list of str, folders or GGUF files of adapters, names of included adapters, or "base"
     base : the base, see `read_model`; None: that of the first adapter, or the included base if there is no adapter
 
     Returns
@@ -58,7 +58,8 @@ def load_adapter_set(names, base=None):
             raise ValueError(f"adapter: {name} has the labels {quoted(labels)}, but {adapted[0]} has {quoted(first)}")
     adapters = {name: tasks[name].adapter if name in tasks else None for name in names}
     task = tasks[adapted[0]]._replace(adapter=None) if adapted else task
-    return LoadedAdapters(task, adapters, base, [base, *map(task_folder, adapted)])
+    places = [Path(name) if Path(name).suffix == ".gguf" else task_folder(name) for name in adapted]
+    return LoadedAdapters(task, adapters, base, [base, *places])
 
 
 def mixed(loaded, weights=None, rank=None):

@@ -1,6 +1,7 @@
 """Export tasks to Hugging Face, PEFT and llama.cpp, and import models and adapters from them."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 
@@ -155,6 +156,12 @@ def import_hf(path, out, tokenizer=None):
     return task
 
 
+def is_gguf_adapter(path):
+    """Whether a GGUF file contains an adapter, not a model."""
+    place = Path(path)
+    return place.is_file() and read_gguf(place)[0].get("general.type") == "adapter"
+
+
 def import_gguf(path, out):
     """Import a GGUF file: check it, and copy it byte for byte as the model of a task.
 
@@ -178,12 +185,12 @@ def import_gguf(path, out):
     return task
 
 
-def import_peft(folder, out, base=formats.PRETRAINED, labels=None):
-    """Import a PEFT adapter, and save it as a task on a base.
+def import_adapter(place, out, base=formats.PRETRAINED, labels=None):
+    """Import an adapter of PEFT or llama.cpp, and save it as a task on a base.
 
     Parameters
     ----------
-    folder : the directory that PEFT's save_pretrained wrote
+    place : the directory that PEFT's save_pretrained wrote, or a GGUF file
     out : folder to write, different from both input folders
     base : folder of the base, in our format (as written by `import_hf`)
     labels : list of str, a classifier's labels, in the order of its classes; None: the base's labels if there is one
@@ -194,12 +201,13 @@ def import_peft(folder, out, base=formats.PRETRAINED, labels=None):
     LoadedModel
     """
     base = formats.model_place(base)
-    formats.check_target(out, "out", (folder, base))
+    formats.check_target(out, "out", (place, base))
     task = formats.load_task(base)
     if task.adapter is not None:
         raise ValueError(f"base: {base} is an adapter, expected a model")
     try:
-        adapter = formats.load_peft(folder, task.params, task.config)
+        load = formats.load_gguf_adapter if Path(place).suffix == ".gguf" else formats.load_peft
+        adapter = load(place, task.params, task.config)
     except ValueError as error:
         hint = "; without --base, the base is this package's small model"
         raise ValueError(f"{error}{hint if base == formats.PRETRAINED else ''}") from None
@@ -213,5 +221,5 @@ def import_peft(folder, out, base=formats.PRETRAINED, labels=None):
     params, config = with_classes(task.params, task.config, labels)
     fitting_arrays(params, adapter)
     task = task._replace(params=params, config=config, adapter=adapter, labels=labels)
-    formats.save_task(out, task, base, {"method": "lora", "imported_from": str(folder)})
+    formats.save_task(out, task, base, {"method": "lora", "imported_from": str(place)})
     return task
