@@ -6,9 +6,9 @@ files, a text gets the same ids as in llama.cpp, with one exception: llama.cpp d
 vocabulary, but here such a byte becomes the unknown token, if there is one. SmolLM2's vocabulary lacks 21 bytes; 13 of
 them do not occur in UTF-8.
 
-SentencePiece's vocabularies (Llama 2, TinyLlama, Mistral) have a score for each token instead of merges. Of all pairs of
-neighbours that form a token, llama.cpp joins the one with the highest score. This is BPE whose merges are all splits of
-a token into two tokens, in the order of the tokens' scores.
+SentencePiece's vocabularies (Llama 2, TinyLlama, Mistral) have a score for each token instead of merges. Of all pairs
+of neighbours that form a token, llama.cpp joins the one with the highest score. This is BPE whose merges are all splits
+of a token into two tokens, in the order of the tokens' scores.
 
 In the other direction, `gguf_vocabulary` tries several of llama.cpp's pre-tokenizers on a test text that each of them
 splits differently, and chooses the one that gives the same ids as the original tokenizer.

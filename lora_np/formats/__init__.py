@@ -13,9 +13,9 @@ from .to_gguf import save_gguf, save_gguf_adapter
 
 __all__ = [
     "LoadedModel", "PRETRAINED", "Template", "attach_adapter", "chat_prompts", "chat_rows", "chat_template",
-    "check_file", "check_folder", "check_target", "load_adapter", "load_gguf_adapter", "load_hf", "load_model", "load_peft",
-    "load_pretrained", "load_task", "model_place", "read_json", "read_model", "read_names", "read_tensors",
-    "render_chat", "save_adapter", "save_gguf", "save_gguf_adapter", "save_hf", "save_model", "save_peft",
-    "save_task", "shipped_adapters", "task_base", "task_folder", "task_places", "tokenizer_of", "write_json",
-    "write_tensors", "write_text",
+    "check_file", "check_folder", "check_target", "load_adapter", "load_gguf_adapter", "load_hf", "load_model",
+    "load_peft", "load_pretrained", "load_task", "model_place", "read_json", "read_model", "read_names",
+    "read_tensors", "render_chat", "save_adapter", "save_gguf", "save_gguf_adapter", "save_hf", "save_model",
+    "save_peft", "save_task", "shipped_adapters", "task_base", "task_folder", "task_places", "tokenizer_of",
+    "write_json", "write_tensors", "write_text",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from .table import LabelledTable, QuestionTable
 from .writing import answer_from, write_text_from
 
 __all__ = [
-    "Conversations", "Data", "Dataset", "FinetuneSettings", "LabelledTable", "QuestionTable", "TextFile", "answer_from",
-    "class_probabilities", "diagnose", "export", "finetune", "import_adapter", "import_gguf", "import_hf", "inspect_file",
-    "load_adapter_set", "load_classifier", "predict", "write_text_from",
+    "Conversations", "Data", "Dataset", "FinetuneSettings", "LabelledTable", "QuestionTable", "TextFile",
+    "answer_from", "class_probabilities", "diagnose", "export", "finetune", "import_adapter", "import_gguf",
+    "import_hf", "inspect_file", "load_adapter_set", "load_classifier", "predict", "write_text_from",
 ]  # fmt: skip
