@@ -322,7 +322,7 @@ def test_memory_that_full_fine_tuning_is_said_to_need(shards, random_params, ran
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert 0.85 * peak < bytes_of_full(config, 4, 32, shards)[0] < peak
+    assert 0.85 * peak < bytes_of_full(config, 4, 32)[0] < peak
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 A language model's head and cross-entropy are fused, so that the logits of all positions need not be in memory at once.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,9 @@ class Objective(NamedTuple):
     grads: dict[str, np.ndarray]  # of the wanted parameters
 
 
-def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=None, class_weights=None, recompute=False):
+def loss_and_gradients(
+    params, batch, config, adapter=None, wanted=(), masks=None, class_weights=None, recompute=False, release=None
+):
     """The loss of one batch and the gradients of the wanted parameters.
 
     Parameters
@@ -31,6 +34,9 @@ def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=Non
     masks : dict from `draw_masks`, or None
     class_weights : array (n_classes,) for a classifier, see `cross_entropy_forward`; or None
     recompute : bool, see `forward`
+    release : function (grads, n_targets, incomplete) that removes complete gradients from `grads`, called after each
+        block of the backward pass, so that they need not all be in memory; `n_targets` is as in Objective, and
+        `incomplete` has the names of gradients that are still to be added to. None: all gradients are returned
 
     Returns
     -------
@@ -38,19 +44,22 @@ def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=Non
     """
     given = {"lengths": batch.lengths, "adapter": adapter, "wanted": wanted, "masks": masks, "recompute": recompute}
     n_targets = ops.target_weights(batch.targets, class_weights).sum().item()
+    release = release and partial(release, n_targets=n_targets)
     if not config.n_classes:
         check_writes(config)
         h, cache = forward(params, batch.ids, config, **given, head=False)  # (B, T, C)
         table, needs = f"{modules(config)['head'].parameters}.weight", cache.call.wanted["head"]
         loss, loss_cache = ops.linear_cross_entropy_forward(h, cache.call.params[table], batch.targets, wanted=needs)
         dh, dtable = ops.linear_cross_entropy_backward(1.0, loss_cache)
-        grads = backward(dh, cache, head=False, grads={} if dtable is None else {table: dtable}) if wanted else {}
+        known = {} if dtable is None else {table: dtable}
+        grads = backward(dh, cache, head=False, grads=known, release=release) if wanted else {}
         return Objective(float(loss), n_targets, grads)
     logits, cache = forward(params, batch.ids, config, **given)
     loss, loss_cache = ops.cross_entropy_forward(
         logits, batch.targets, wanted=("logits",) if wanted else (), weights=class_weights
     )
-    grads = backward(ops.cross_entropy_backward(1.0, loss_cache).dlogits, cache) if wanted else {}
+    dlogits = ops.cross_entropy_backward(1.0, loss_cache).dlogits if wanted else None
+    grads = backward(dlogits, cache, release=release) if wanted else {}
     return Objective(float(loss), n_targets, grads)
 
 

@@ -98,7 +98,7 @@ def hidden_states(ids, config, run, start=0, block_run=None):
     return x
 
 
-def backward(dlogits, cache, record=None, wrap=None, head=True, grads=None):
+def backward(dlogits, cache, record=None, wrap=None, head=True, grads=None, release=None):
     """Compute the gradients of the wanted parameters, from the head back to the embeddings.
 
     Below the lowest trained layer, gradients are None and nothing is computed.
@@ -113,10 +113,12 @@ def backward(dlogits, cache, record=None, wrap=None, head=True, grads=None):
     head : bool, as in `forward`
     grads : dict of gradients that are already known, such as the head's; if the head is tied, the embedding's gradient
         is added to it. None means that no gradients are known
+    release : function (grads, incomplete=names), called after each block; see `loss_and_gradients`. Or None
 
     Returns
     -------
-    dict, parameter name -> gradient, with the parameter's shape, for exactly the names in `wanted`
+    dict, parameter name -> gradient, with the parameter's shape, for exactly the names in `wanted` (of which `release`
+        may have removed some)
     """
     grads, config = {} if grads is None else grads, cache.call.config
     model, wrap = architecture(config), wrap or (lambda back: back)
@@ -130,6 +132,8 @@ def backward(dlogits, cache, record=None, wrap=None, head=True, grads=None):
             again = cache._replace(ops={}, shapes={})
             model.block_forward(cache.inputs[i], i, config, forward_layers(again))
             dx = model.block_backward(dx, i, config, wrap(backward_layers(again, grads, record)))
+        if release is not None:
+            release(grads, incomplete=("tok_emb.weight",))
     model.embed_backward(dx, back)
     return grads
 

@@ -37,8 +37,7 @@ def report_cost(report, model, adapter, plan, batch_size, length):
     share = f"{trained.trainable:,} parameters ({trained.percent:.3f} %)"
     report(f"training {share} in {plan['config'].steps:,} steps")
     if adapter is None and trained.trainable > LARGE:
-        shards = plan["config"].shards
-        memory, disk = (f"{n / 1e9:.1f} GB" for n in bytes_of_full(model.config, batch_size, length, shards))
+        memory, disk = (f"{n / 1e9:.1f} GB" for n in bytes_of_full(model.config, batch_size, length))
         takes = duration(plan["config"].steps * seconds_of_step(plan))
         report(f"this takes about {takes}, at least {memory} of memory, and {disk} on disk for the saved state")
 
@@ -53,10 +52,9 @@ def seconds_of_step(plan):
     return time.perf_counter() - started
 
 
-def bytes_of_full(config, batch_size, length, shards):
+def bytes_of_full(config, batch_size, length):
     """Return, in bytes, the peak memory of full fine-tuning (without temporary arrays), and the saved state's size."""
     step = step_bytes(config, batch_size, length)
     trained = 2 * step.parameters + step.optimiser  # the trained weights, their best values, and AdamW's two moments
-    # Memory peaks when the gradients of all shards are stored, with either the activations or the mean gradient.
-    in_passes = shards * step.gradients + max(sum(step.activations.values()), step.gradients)
-    return step.parameters + trained + in_passes, trained
+    # All activations are stored until the backward pass ends, and all gradients until their norm is known.
+    return step.parameters + trained + step.gradients + sum(step.activations.values()), trained

@@ -35,7 +35,7 @@ class AdamW:
         check_fields(self, finite_number, "weight_decay", least=0)
 
 
-def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=None):
+def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=None, scale=1.0):
     """Take one AdamW step on a flat dict of arrays.
 
         m ← β₁ m + (1 − β₁) g              mean of the gradient
@@ -54,6 +54,7 @@ def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=
     run : `map`, or a thread pool's `map` to run in parallel; both give the same result
     out : three dicts of C-contiguous arrays for the new params, m and v, or None to allocate new arrays. `out` may
         be (params, m, v), because each element is read before it is written; updating in place is fastest.
+    scale : float, a factor by which all gradients are multiplied first, for clipping
 
     Returns
     -------
@@ -81,6 +82,7 @@ def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=
 
     def update_piece(p, g, m, v, new_p, new_m, new_v, shrink, step_size):
         """Apply AdamW's formulas to one block. Intermediate results share one array, which stays in the CPU cache."""
+        g = g if scale == 1.0 else g * scale
         term = np.asarray((1.0 - config.beta1) * g)  # for shape (), the product is a scalar, not an array
         np.multiply(config.beta1, m, out=new_m)
         new_m += term

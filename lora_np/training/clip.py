@@ -11,9 +11,19 @@ def global_norm(grads, run=map):
     """Return √Σ g² over the elements of all arrays, which is the norm of the concatenated gradient."""
 
     def sum_of_squares(names):
-        return sum(float(np.vdot(grads[name], grads[name])) for name in names)
+        return sum(square(grads[name]) for name in names)
 
     return math.sqrt(sum(run(sum_of_squares, balanced_groups(grads))))
+
+
+def norm_of_squares(squares, arrays):
+    """`global_norm` from the `square` of each array's gradient; `arrays` has these arrays in the gradients' order."""
+    return math.sqrt(sum(sum(squares[name] for name in names) for names in balanced_groups(arrays)))
+
+
+def square(grad):
+    """Σ g² over an array."""
+    return float(np.vdot(grad, grad))
 
 
 def clip_by_global_norm(grads, max_norm, run=map):
@@ -34,7 +44,11 @@ def clip_by_global_norm(grads, max_norm, run=map):
     norm : float, the norm before clipping
     """
     norm = global_norm(grads, run)
+    factor = clip_factor(norm, max_norm)
+    return grads if factor == 1.0 else {name: g * factor for name, g in grads.items()}, norm
+
+
+def clip_factor(norm, max_norm):
+    """The factor by which `clip_by_global_norm` multiplies a gradient with this norm."""
     max_norm = None if max_norm is None else float(max_norm)
-    if max_norm is None or norm <= max_norm:
-        return grads, norm
-    return {name: g * (max_norm / norm) for name, g in grads.items()}, norm
+    return 1.0 if max_norm is None or norm <= max_norm else max_norm / norm

@@ -144,15 +144,17 @@ def model_objective(params, config, adapter=None, class_weights=None, recompute=
 
     Returns
     -------
-    function (trainable, batch, rng) -> Objective; rng draws the dropout masks
+    function (trainable, batch, rng, release=None) -> Objective; rng draws the dropout masks
     """
 
-    def objective(trainable, batch, rng):
+    def objective(trainable, batch, rng, release=None):
         model, attached = attach(params, adapter, trainable)
         dtype = params["tok_emb.weight"].dtype
         masks = draw_masks(config, batch.ids.shape, rng, attached, dtype)
-        return loss_and_gradients(model, batch, config, attached, tuple(trainable), masks, class_weights, recompute)
+        wanted = tuple(trainable)
+        return loss_and_gradients(model, batch, config, attached, wanted, masks, class_weights, recompute, release)
 
+    objective.in_parts = True
     return objective
 
 

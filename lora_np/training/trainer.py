@@ -3,15 +3,14 @@
 import math
 import os
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from itertools import repeat
+from functools import lru_cache, partial
 
 import numpy as np
 
 from ..checked import check_fields, finite_number, one_of, seed_number, whole_number
-from .accumulate import mean_over_shards, split_batch
+from .accumulate import GradientSum, mean_loss, split_batch
 from .adamw import AdamW, adamw_update
-from .clip import clip_by_global_norm
+from .clip import clip_factor, global_norm, norm_of_squares, square
 from .progress import progress_of
 from .schedule import SCHEDULES, learning_rate_at
 from .state import Saver, TrainState, load_state
@@ -90,7 +89,8 @@ def train(
     ----------
     trainable : dict of arrays to start from; it is not changed
     objective : function (trainable, batch, rng) -> Objective (loss, n_targets, grads); rng is for dropout masks and
-        depends only on the seed, the step and the shard
+        depends only on the seed, the step and the shard. If it has a true attribute `in_parts`, it also accepts the
+        argument `release` of `lora_np.model.loss_and_gradients`, which saves memory
     epoch_batches : function (rng) -> list of the batches of one epoch; rng depends only on the seed and the epoch's
         number. Every epoch must have as many batches as the first.
     config : TrainConfig
@@ -218,18 +218,45 @@ def train_step(state, objective, batch, config, run=map, after_update=None):
     measured : dict, this step's loss, learning rate and gradient norm
     """
     step, shards = state.step, split_batch(batch, config.shards)
-    generators = [stream(config.seed, "masks", step, index) for index in range(len(shards))]
-    # No variable refers to the list of results, so it is freed once the mean is computed. With two shards, this lowers
-    # the peak memory by the size of one model.
-    loss, grads = mean_over_shards(list(run(objective, repeat(state.trainable), shards, generators)), run)
-    grads, norm = clip_by_global_norm(grads, config.clip_norm, run)
+    if not shards:
+        raise ValueError("targets: all in the batch are ignored, expected at least one that is not ignored")
+    shape = config.schedule, config.warmup_steps, config.final_share
+    learning_rate = learning_rate_at(step, config.steps, config.learning_rate, *shape)
+    grads, squares = {}, {}
+
+    def update(grads, scale=1.0, run=map):
+        arrays = [{name: group[name] for name in grads} for group in (state.trainable, state.m, state.v)]
+        params, *moments = arrays
+        adamw_update(params, grads, *moments, step + 1, learning_rate, config.optimiser, run, arrays, scale)
+
+    def update_at_once(part):
+        squares.update({name: square(grad) for name, grad in part.items()})
+        update(part)
+
+    at_once = config.clip_norm is None and after_update is None  # nothing needs all gradients
+    total = GradientSum(len(shards), update_at_once if at_once else grads.update)
+
+    def compute(index, shard):
+        take, rng = partial(total.take, index), stream(config.seed, "masks", step, index)
+        more = {"release": take} if getattr(objective, "in_parts", False) else {}
+        result = objective(state.trainable, shard, rng, **more)
+        take(result.grads, result.n_targets)
+        return result
+
+    loss, _ = mean_loss(list(run(compute, range(len(shards)), shards)))
+    if at_once:
+        norm = norm_of_squares(squares, {name: state.trainable[name] for name in total.order})
+    else:
+        grads = {name: grads[name] for name in total.order}
+        norm = global_norm(grads, run)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         remedy = f"a learning rate below {config.learning_rate} usually helps"
         raise FloatingPointError(f"the loss became {loss} (gradient norm {norm}) at step {step + 1}; {remedy}")
-    shape = config.schedule, config.warmup_steps, config.final_share
-    learning_rate = learning_rate_at(step, config.steps, config.learning_rate, *shape)
-    groups = state.trainable, state.m, state.v
-    adamw_update(state.trainable, grads, state.m, state.v, step + 1, learning_rate, config.optimiser, run, groups)
+    factor = clip_factor(norm, config.clip_norm)
+    if after_update is not None and factor != 1.0:
+        grads, factor = {name: grad * factor for name, grad in grads.items()}, 1.0
+    if not at_once:
+        update(grads, factor, run)
     if after_update is not None:
         after_update(step + 1, state.trainable, grads, state.memory)
     measured = {"loss": loss, "learning_rate": learning_rate, "grad_norm": norm}
