@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lora_np import ops
+from lora_np.compress import quantise_q8_0
 from lora_np.ops.blocks import blocks
 from lora_np.training.threads import MOST_GROUPS, WORTHWHILE, balanced_groups
 
@@ -115,6 +116,27 @@ def test_the_head_and_its_loss_in_chunks_are_those_of_all_logits(chunk):
     assert alone == got and nothing == (None, None)
     with pytest.raises(ValueError, match="targets: all are -100"):
         ops.linear_cross_entropy_forward(x, weight, np.full((2, 4), ops.IGNORE_INDEX), chunk=chunk)
+
+
+def test_a_large_quantised_weight_is_expanded_in_tiles(monkeypatch):
+    rng, tiles = np.random.default_rng(5), []
+    weight, x = quantise_q8_0(rng.standard_normal((13, 32))), rng.standard_normal((2, 4, 32))
+    targets, dense, rows = rng.integers(0, 13, (2, 4)), np.asarray(weight), type(weight).rows
+
+    def of_head(weight):
+        y, cache = ops.linear_forward(x, weight, wanted=("x",))
+        loss, grads = ops.linear_cross_entropy_forward(x, weight, targets, wanted=("x",), chunk=39)
+        log_probs, kept = ops.token_log_probs_forward(x, weight, targets, wanted=("x",), chunk=39)
+        backs = ops.linear_backward(y, cache).dx, ops.token_log_probs_backward(log_probs, kept).dx
+        return y, loss, grads.dx, log_probs, *backs
+
+    expected = of_head(dense)
+    monkeypatch.setattr("lora_np.ops.linear.LARGE", 0)
+    monkeypatch.setattr("lora_np.ops.linear.TILE", 5 * 32)
+    monkeypatch.setattr(type(weight), "rows", lambda self, ids: tiles.append(ids) or rows(self, ids))
+    for got, of_dense in zip(of_head(weight), expected):
+        np.testing.assert_allclose(got, of_dense, rtol=1e-12, atol=1e-14)
+    assert {(tile.start, tile.stop) for tile in tiles} == {(0, 5), (5, 10), (10, 13)}
 
 
 @pytest.mark.parametrize("room", [7, 10**6])

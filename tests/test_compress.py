@@ -15,7 +15,7 @@ import pytest
 
 from lora_np import compress
 from lora_np.compress import CODE_POINTS, FORMATS, BlockWeight, quantisation_error, quantise, quantise_nf4, requantise
-from lora_np.compress.ggml import BLOCK_BYTES
+from lora_np.compress.ggml import LAYOUTS
 
 # Dettmers et al. 2023, appendix E
 PUBLISHED = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453]
@@ -26,7 +26,8 @@ PUBLISHED += [0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0]
 MAKERS = {**FORMATS, "nf4, single": lambda W: quantise_nf4(W, 32, False)}
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 EACH_FORMAT = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-BLOCKS = pytest.mark.parametrize("format", BLOCK_BYTES)
+WRITTEN = [format for format in LAYOUTS if format in FORMATS]
+BLOCKS = pytest.mark.parametrize("format", WRITTEN)
 equal = np.testing.assert_array_equal
 
 
@@ -37,9 +38,54 @@ def normal(shape, dtype=np.float32, seed=0):
 def random_blocks(format, n_out=3, n_in=96, seed=0):
     """A weight with random codes and finite scales."""
     rng = np.random.default_rng(seed)
-    blocks = rng.integers(0, 256, (n_out, n_in // 32, BLOCK_BYTES[format]), dtype=np.uint8)
+    blocks = rng.integers(0, 256, (n_out, n_in // 32, LAYOUTS[format].bytes), dtype=np.uint8)
     blocks[..., :4] = rng.standard_normal((n_out, n_in // 32, 2)).astype("<f2").view(np.uint8)
     return BlockWeight(blocks.reshape(n_out, -1), format)
+
+
+def spelt_out(format, block):
+    """A K-quant's block (bytes), one weight after another, from the layout in ggml-common.h."""
+    at = slice(208, 210) if format == "q6_k" else slice(0, 2)
+    d, weights = float(np.frombuffer(block[at], "<f2")[0]), []
+    if format == "q6_k":
+        for i in range(256):
+            half, j = divmod(i, 128)
+            low = block[64 * half + j % 64] >> (4 * (j // 64)) & 15
+            high = block[128 + 32 * half + j % 32] >> (2 * (j // 32)) & 3
+            scale = int(np.frombuffer(block[192 + i // 16 : 193 + i // 16], np.int8)[0])
+            weights.append(d * scale * ((low | high << 4) - 32))
+        return weights
+    e, packed = float(np.frombuffer(block[2:4], "<f2")[0]), block[4:16]
+    codes = block[16:] if format == "q4_k" else block[48:]
+    for i in range(256):
+        s = i // 32
+        if s < 4:
+            scale, offset = packed[s] & 63, packed[s + 4] & 63
+        else:
+            scale = packed[s + 4] & 15 | packed[s - 4] >> 6 << 4
+            offset = packed[s + 4] >> 4 | packed[s] >> 6 << 4
+        code = codes[32 * (s // 2) + i % 32] >> (4 * (s % 2)) & 15
+        if format == "q5_k":
+            code |= (block[16 + i % 32] >> s & 1) << 4
+        weights.append(d * scale * code - e * offset)
+    return weights
+
+
+@pytest.mark.parametrize("format", [format for format in LAYOUTS if format not in FORMATS])
+def test_k_quants_are_read_as_spelt_out(format):
+    layout, rng = LAYOUTS[format], np.random.default_rng(0)
+    blocks = rng.integers(0, 256, (3, 2, layout.bytes), dtype=np.uint8)
+    heads = rng.standard_normal((3, 2, (layout.header.stop - layout.header.start) // 2)).astype("<f2")
+    blocks[..., layout.header] = heads.view(np.uint8)
+    weight = BlockWeight(blocks.reshape(3, -1), format)
+    expected = [[w for block in row for w in spelt_out(format, block.tobytes())] for row in blocks]
+    np.testing.assert_allclose(np.asarray(weight), expected, rtol=1e-6, atol=1e-6)
+    equal(weight[np.array([2, 0])], np.asarray(weight)[[2, 0]])
+    assert weight.shape == (3, 512) and weight.is_finite() and weight.bits_per_weight == layout.bytes / 32
+    blocks[1, 1, layout.header.start + 1] = 0x7C  # an infinite scale
+    assert not BlockWeight(blocks.reshape(3, -1), format).is_finite()
+    with pytest.raises(ValueError, match=f"{format} can only be read; merge into dense weights"):
+        requantise(np.zeros((3, 512), np.float32), weight)
 
 
 def peak_bytes(function):
@@ -93,7 +139,7 @@ HALF_STEPS = {  # function of blocks (n, size) -> how far off a number may be: h
     "q4_0": lambda W: np.abs(W).max(axis=1) / 8,  # a whole step: the code 16, of −w_k, is cut to 15
     "q4_1": lambda W: np.ptp(W, axis=1) / 30,
 }
-SHAPES = [("int8", {}, 96)] + [(format, {}, 32) for format in BLOCK_BYTES]
+SHAPES = [("int8", {}, 96)] + [(format, {}, 32) for format in WRITTEN]
 SHAPES += [("nf4", {"block_size": b, "double": d}, b) for b, d in ((64, True), (64, False), (2, False), (96, False))]
 
 
@@ -110,12 +156,12 @@ def test_no_weight_is_further_off_than_half_the_widest_gap_and_zeros_stay_zeros(
     bound = HALF_STEPS[format](blocks) * (1 + 1e-4)
     if settings.get("double"):  # a scale is off by half a step, and a point is 1 at most
         bound = bound + np.repeat(weight.absmax.steps, 256)[: len(blocks)] / 2 * (1 + 1e-4)
-    if format in BLOCK_BYTES:  # scales are float16, whose steps are at least 2⁻²⁴
+    if format in WRITTEN:  # scales are float16, whose steps are at least 2⁻²⁴
         bound = bound + 2.0**-10 * np.abs(blocks).max(axis=1) + 127 * 2.0**-25
     dense = np.asarray(weight)
     assert np.all(np.abs(dense.reshape(blocks.shape) - blocks) <= bound[:, None])
     assert format == "q4_1" or not dense[W == 0].any(), "only offsets move a zero"
-    assert not dense[3].any() and (format in BLOCK_BYTES or not np.signbit(dense[3]).any())
+    assert not dense[3].any() and (format in WRITTEN or not np.signbit(dense[3]).any())
 
 
 def test_q8_0_rounds_halves_away_from_zero():
@@ -142,7 +188,7 @@ def test_weights_at_the_ends_of_the_range_stay_finite(make):
     W = normal((8, 64))
     for largest in (1e38, 6e4, 1e-5, 1e-38, 1e-43, 1e-45):  # the last two no longer have full precision
         scaled = W / np.abs(W).max() * np.float32(largest)
-        if largest == 1e38 and make in [FORMATS[format] for format in BLOCK_BYTES]:
+        if largest == 1e38 and make in [FORMATS[format] for format in WRITTEN]:
             with pytest.raises(ValueError, match="weight: .* needs a scale of .*float16 is 65504"):
                 make(scaled)
             continue
@@ -208,7 +254,7 @@ def test_numpys_array_protocol(make, dtype):
 
 ROWS = [(make, (32, 32), {}) for make in MAKERS.values()]
 ROWS += [(quantise_nf4, (32, 18), {}), (quantise_nf4, (4, 21846), {"block_size": 6, "double": False})]
-ROWS += [(FORMATS[format], (5200, 320), {}) for format in BLOCK_BYTES]
+ROWS += [(FORMATS[format], (5200, 320), {}) for format in WRITTEN]
 
 
 @DTYPES

@@ -19,7 +19,7 @@ from .test_fuzz_formats import Reader, fuzz, little_memory, watchdog
 
 equal = np.testing.assert_array_equal
 CODES = ("B", "b", "H", "h", "I", "i", "f", "?", None, None, "Q", "q", "d")  # of fields' types, for struct
-F32, F16, Q4_0, Q4_1, Q8_0, Q4_K, I32, BF16 = 0, 1, 2, 3, 8, 12, 26, 30  # types of tensors
+F32, F16, Q4_0, Q4_1, Q8_0, Q2_K, Q4_K, I32, BF16 = 0, 1, 2, 3, 8, 10, 12, 26, 30  # types of tensors
 needs_gguf = pytest.mark.skipif(not find_spec("gguf"), reason="needs the gguf package (the extra `llm`)")
 
 
@@ -213,7 +213,7 @@ def test_what_is_refused(write, data, says):
 def test_another_type_without_the_gguf_package(write, monkeypatch):
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(ValueError, match="model.gguf: tensor 'w': its type requires the gguf package: pip install"):
-        read_gguf(write(of_tensor([256], Q4_K, ZERO)))
+        read_gguf(write(of_tensor([256], Q2_K, bytes(84))))
 
 
 def test_no_file_and_a_folder(tmp_path):
@@ -228,7 +228,7 @@ def test_no_file_and_a_folder(tmp_path):
 
 def make_reader(root):
     """The reader of a file with every kind of field and tensor, for the fuzzer."""
-    foreign = [("foreign", [256], Q4_K, bytes(144))] if find_spec("gguf") else []
+    foreign = [("foreign", [256], Q2_K, bytes(84))] if find_spec("gguf") else []
     path = root / "folder" / "model.gguf"
     path.parent.mkdir()
     path.write_bytes(container([(key, data) for key, (data, _) in FIELDS.items()], TENSORS + foreign, 64))

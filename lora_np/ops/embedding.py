@@ -37,7 +37,7 @@ def embedding_forward(ids, weight, wanted=("weight",)):
     if outside.any():
         raise ValueError(f"ids: got {ids[outside].flat[0]}, expected 0 to {weight.shape[0] - 1}, the rows of the table")
     cache = EmbeddingCache(ids if "weight" in wanted else None, weight.shape)
-    return np.asanyarray(weight)[ids], cache  # (..., C)
+    return weight[ids], cache  # (..., C)
 
 
 def embedding_backward(dy, cache, into=None):

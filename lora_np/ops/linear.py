@@ -1,12 +1,16 @@
 """The linear layer, y = x Wᵀ + b.
 
 The weight may be an array, or any object that NumPy converts to one, such as a quantised weight. Each matrix
-product converts such an object to a temporary array.
+product converts such an object to a temporary array; a large one, in tiles of rows.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+
+
+LARGE = 2**25  # entries; larger weights that are not arrays are converted in tiles
+TILE = 2**24  # entries of a tile: 64 MB in float32
 
 
 class LinearCache(NamedTuple):
@@ -21,6 +25,35 @@ class LinearGrads(NamedTuple):
     dx: np.ndarray | None  # (..., in)
     dweight: np.ndarray | None  # (out, in)
     dbias: np.ndarray | None  # (out,)
+
+
+def dense_if_small(weight):
+    """The weight as an array, unless it is large and not an array."""
+    return weight if is_tiled(weight) else np.asanyarray(weight)
+
+
+def is_tiled(weight):
+    """Whether products convert a weight in tiles."""
+    return not isinstance(weight, np.ndarray) and weight.size > LARGE
+
+
+def tiles(weight):
+    """Yield a weight (out, in) in tiles of rows: (slice of rows, array of these rows). An array is a single tile."""
+    if not is_tiled(weight):
+        yield slice(None), np.asanyarray(weight)
+        return
+    n_out, n_in = weight.shape
+    for start in range(0, n_out, max(1, TILE // n_in)):
+        rows = slice(start, min(n_out, start + max(1, TILE // n_in)))
+        yield rows, weight.rows(rows)
+
+
+def sum_of(products):
+    """The sum of an iterator's arrays, added up in place."""
+    total = next(products)
+    for product in products:
+        total += product
+    return total
 
 
 def linear_forward(x, weight, bias=None, wanted=("x", "weight", "bias")):
@@ -39,7 +72,12 @@ def linear_forward(x, weight, bias=None, wanted=("x", "weight", "bias")):
     cache : LinearCache
     """
     rows = x.reshape(-1, x.shape[-1])  # (N, in): one large product instead of many small ones
-    y = rows @ np.asanyarray(weight).T  # (N, out)
+    if is_tiled(weight):
+        y = np.empty((len(rows), weight.shape[0]), x.dtype)
+        for columns, tile in tiles(weight):
+            np.matmul(rows, tile.T, out=y[:, columns])
+    else:
+        y = rows @ np.asanyarray(weight).T  # (N, out)
     if bias is not None:
         y += bias
     cache = LinearCache(x if "weight" in wanted else None, weight if "x" in wanted else None, tuple(wanted))
@@ -71,7 +109,8 @@ def linear_backward(dy, cache):
     drows = dy.reshape(-1, dy.shape[-1])  # (N, out)
     # y = x Wᵀ + b
     if "x" in cache.wanted:
-        dx = (drows @ np.asanyarray(cache.weight)).reshape(*dy.shape[:-1], cache.weight.shape[1])  # (..., in)
+        dx = sum_of(drows[:, columns] @ tile for columns, tile in tiles(cache.weight))
+        dx = dx.reshape(*dy.shape[:-1], cache.weight.shape[1])  # (..., in)
     if "weight" in cache.wanted:
         dweight = drows.T @ cache.x.reshape(-1, cache.x.shape[-1])  # (out, in)
     if "bias" in cache.wanted:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .cross_entropy import IGNORE_INDEX, cross_entropy_backward, cross_entropy_forward
-from .linear import linear_backward, linear_forward
+from .linear import dense_if_small, linear_backward, linear_forward
 
 CHUNK = 2**24  # the maximum number of logits in memory: 64 MB in float32
 
@@ -47,11 +47,11 @@ def linear_cross_entropy_forward(x, weight, targets, ignore_index=IGNORE_INDEX, 
     ValueError
         See `cross_entropy_forward`.
     """
-    weight = np.asanyarray(weight)  # converted once, not for each chunk
+    weight = dense_if_small(weight)  # converted once, not for each chunk
     rows = x.reshape(-1, x.shape[-1])  # (N, C)
     real = np.flatnonzero(targets != ignore_index)  # (n,)
     dx = np.zeros_like(rows) if "x" in wanted else None
-    loss, dweight, step = 0.0, None, max(1, chunk // len(weight))
+    loss, dweight, step = 0.0, None, max(1, chunk // weight.shape[0])
     for start in range(0, max(1, len(real)), step):
         piece = real[start : start + step]
         share = len(piece) / max(1, len(real))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .cross_entropy import IGNORE_INDEX
-from .linear import linear_backward, linear_forward
+from .linear import dense_if_small, linear_backward, linear_forward
 from .linear_cross_entropy import CHUNK
 
 
@@ -53,7 +53,7 @@ def token_log_probs_forward(x, weight, targets, ignore_index=IGNORE_INDEX, wante
     ValueError
         If a target is neither in 0 … V−1 nor ignore_index.
     """
-    weight = np.asanyarray(weight)
+    weight = dense_if_small(weight)
     log_probs, log_sums = (np.zeros(targets.shape, x.dtype) for _ in range(2))
     cache = TokenLogProbsCache(x, weight, targets, log_sums, ignore_index, wanted, chunk)
     for rows, picked in chunks(cache):
@@ -102,7 +102,7 @@ def token_log_probs_backward(dlog_probs, cache):
 
 def chunks(cache):
     """Yield the rows whose targets are not ignored, in chunks: their indices (n,) and targets (n,)."""
-    targets, V = cache.targets.reshape(-1), len(cache.weight)
+    targets, V = cache.targets.reshape(-1), cache.weight.shape[0]
     real = np.flatnonzero(targets != cache.ignore_index)
     outside = real[(targets[real] < 0) | (targets[real] >= V)]
     if outside.size:
