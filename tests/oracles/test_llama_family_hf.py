@@ -6,13 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lora_np import ops
 from lora_np.adapters import AdapterConfig, init_adapter
+from lora_np.bench.llama_cpp import ask
+from lora_np.compress import BlockWeight
+from lora_np.compress.ggml import LAYOUTS
 from lora_np.formats import load_hf, load_peft, read_model, save_hf, save_peft
-from lora_np.formats.to_gguf import save_gguf
-from lora_np.model import forward, loss_and_gradients
+from lora_np.formats.foreign_keys import values_in
+from lora_np.formats.names import stored_tensors
+from lora_np.formats.to_gguf import save_gguf, write_gguf
+from lora_np.model import LlamaConfig, Qwen3Config, forward, generate, loss_and_gradients
 
 from ..chat_templates import metadata
-from ..tiny import random_batch
+from ..tiny import random_batch, random_params
 from .comparison import GRADIENT, LARGEST, OUTPUT, check, check_all
 from .llama_cpp import log_probabilities, need_llama_cpp, our_log_probabilities
 
@@ -170,7 +176,7 @@ def test_adapters_and_models_go_both_ways(name, tmp_path, monkeypatch):
 def test_llama_cpp_reads_our_files(name, tmp_path):
     """A model of each kind in F32, with the log-probabilities of llama.cpp, and read back as it was."""
     need_llama_cpp()
-    tokens, most = metadata(), 0.0
+    tokens, most, clear = metadata(), 0.0, 0
     sizes = {
         "vocab_size": len(tokens["tokenizer.ggml.tokens"]),
         "max_position_embeddings": 64,
@@ -197,5 +203,59 @@ def test_llama_cpp_reads_our_files(name, tmp_path):
         rows = rng.integers(0, sizes["vocab_size"], (2, 40))
         for theirs, own in zip(log_probabilities(file, rows, tmp_path), our_log_probabilities(*back[:2], rows)):
             most = max(most, float(np.abs(theirs - own).max()))
-    LARGEST[f"llama.cpp, log-probabilities: {name}"] = (most, "all", 1e-3)
-    assert most < 1e-3
+        [answer] = ask(file, [{"do": "greedy", "prompt": rows[0].tolist(), "n": 16}])
+        n_clear = next((i for i, margin in enumerate(answer["margins"]) if margin < 2e-3), 16)  # up to a tie
+        text = generate(back.params, rows[:1], back.config, 16)[0, rows.shape[1] :]
+        assert text[:n_clear].tolist() == answer["ids"][:n_clear]
+        clear += n_clear
+    LARGEST[f"llama.cpp, log-probabilities: {name}"] = (most, f"all; {clear} greedy tokens", 1e-3)
+    assert most < 1e-3 and clear > 48
+
+
+# ---------------------------------------------------------------- K-quants
+
+
+def random_blocks(shape, format, rng):
+    """A weight with random codes and a standard deviation of about 0.1."""
+    layout = LAYOUTS[format]
+    blocks = rng.integers(0, 256, (shape[0], shape[1] // 256, layout.bytes), dtype=np.uint8)
+    head = {"q4_k": (4e-4, 3e-3), "q5_k": (2e-4, 3e-3), "q6_k": (5e-5,)}[format]
+    blocks[..., layout.header] = np.array(head, "<f2").view(np.uint8)
+    return BlockWeight(blocks.reshape(shape[0], -1), format)
+
+
+def with_rounded_inputs(x, weight, bias=None, wanted=(), linear_forward=ops.linear_forward):
+    """A linear layer as llama.cpp computes it: 256 inputs at a time become codes from -127 to 127 (Q8_K)."""
+    groups = x.reshape(-1, 256)
+    largest = np.take_along_axis(groups, np.abs(groups).argmax(axis=1, keepdims=True), axis=1)
+    codes = np.minimum(127, np.rint(-127 / largest * groups))
+    return linear_forward((codes * largest / -127).reshape(x.shape).astype(x.dtype), weight, bias, wanted)
+
+
+@pytest.mark.parametrize("format", ["q4_k", "q5_k", "q6_k"])
+@pytest.mark.parametrize("name, kind", [("llama", LlamaConfig), ("qwen3", Qwen3Config)])
+def test_llama_cpp_reads_k_quants_as_we_do(name, kind, format, tmp_path, monkeypatch):
+    """Its log-probabilities differ from ours by the rounding of its inputs; those of the same weights in F32 do not."""
+    need_llama_cpp()
+    tokens, rng = metadata(), np.random.default_rng(0)
+    config = kind(len(tokens["tokenizer.ggml.tokens"]), 64, 256, 2, 4, 2, 64, 512, rms_norm_eps=2.0**-10)
+    params = random_params(config, np.float32)
+    params = {key: a if a.ndim == 1 else random_blocks(a.shape, format, rng) for key, a in params.items()}
+    sizes = {f"{name}.{key}": value for key, value in values_in(f"GGUF of {name}", config).items()}
+    fields = {**tokens, **sizes, "general.type": "model"}
+    write_gguf(tmp_path / "k.gguf", name, fields, dict(stored_tensors(params, config, "gguf")))
+    save_gguf(tmp_path / "f32.gguf", {key: np.asarray(a) for key, a in params.items()}, config, tokens)
+    back = read_model(tmp_path / "k.gguf", weights="blocks")
+    assert all(back.params[key].format == format for key, a in params.items() if isinstance(a, BlockWeight))
+    rows = rng.integers(0, config.vocab_size, (3, 40))
+    ours = list(our_log_probabilities(back.params, back.config, rows))
+    theirs, dense = (log_probabilities(tmp_path / f"{file}.gguf", rows, tmp_path) for file in ("k", "f32"))
+    monkeypatch.setattr("lora_np.model.operations.ops.linear_forward", with_rounded_inputs)
+    rounded = list(our_log_probabilities(back.params, back.config, rows))
+
+    def distance(first, second):
+        return float(np.sqrt(np.mean([np.square(a - b).mean() for a, b in zip(first, second)])))
+
+    got, of_rounding, unexplained = distance(theirs, ours), distance(rounded, ours), distance(theirs, rounded)
+    LARGEST[f"llama.cpp, {format}, rms: {name}"] = (got, f"rounding: {of_rounding:.1e}, rest: {unexplained:.1e}", 0)
+    assert distance(dense, ours) < 1e-4 and unexplained < 0.5 * got and got < 1.2 * of_rounding
