@@ -68,7 +68,7 @@ BACKWARD_BUGS = [  # that the gradient check finds
     Bug("a tied head never asked for dW", "model.", "get(module.parameters,", "get(module.name,"),
     Bug("gradients from before", "model.", "({} if grads is None",
         "({name: np.ones_like(array) for name, array in cache.call.params.items()} if grads is None", ALONE),
-    Bug("gradients of another batch", "model.", "loss_cache).dlogits,", "loss_cache).dlogits[::-1],"),
+    Bug("gradients of another batch", "model.", "loss_cache).dlogits if", "loss_cache).dlogits[::-1] if"),
     Bug("divided by the number of targets again", "model.", "linear_cross_entropy_backward(1.0,",
         "linear_cross_entropy_backward(1.0 / n_targets,"),
     Bug("divided by the number of texts again", "model.", "ops.cross_entropy_backward(1.0,",
@@ -287,7 +287,8 @@ ELSEWHERE = [  # in what goes forward, with and without a past, and in files
         with_a_past),
     Bug("every token of a piece at its first position", "model.operations.rope_decode", "*tables",
         "*(np.repeat(table[:1], T, 0) for table in tables)", with_a_past),
-    Bug("the default θ", "model.operations.rope", "call.config.rope_theta", "10000.0", of_formulas),
+    Bug("the default θ", "model.operations.rope", "= call.config\n    settings = (config.head_size, config.rope_theta",
+        "= call.config\n    settings = (config.head_size, 10000.0", of_formulas),
     Bug("the default ε", "model.operations.rms_norm", "call.config.rms_norm_eps", "1e-06", of_formulas),
     Bug("keys and values exchanged", "model.operations.attention_decode", "q, keys, values", "q, values, keys",
         with_a_past),
@@ -304,11 +305,11 @@ ELSEWHERE = [  # in what goes forward, with and without a past, and in files
     Bug("every row with the first row's adapter", "model.generate.generate_tokens", "config, its_adapter)",
         "config, by_adapter[0][1])", rows_apart),
     # GGUF's blocks
-    Bug("zero at code 7", "compress.ggml.expand", "codes -= 8", "codes -= 7", in_blocks),
-    Bug("no offset", "compress.ggml.expand", "out += m[0]", "pass", in_blocks),
-    Bug("the offset before the scale", "compress.ggml.expand", "out *= d", "out += m[0] if m else 0\n        out *= d",
-        in_blocks),
-    Bug("the scale of the first block", "compress.ggml.expand", "out *= d", "out *= d[0]", in_blocks),
+    Bug("zero at code 7", "compress.ggml.q4_0", "codes -= 8", "codes -= 7", in_blocks),
+    Bug("no offset", "compress.ggml.expand", "out += offsets", "pass", in_blocks),
+    Bug("the offset before the scale", "compress.ggml.expand", "out *= scales",
+        "out += 0 if offsets is None else offsets\n        out *= scales", in_blocks),
+    Bug("the scale of the first block", "compress.ggml.expand", "out *= scales", "out *= scales[0]", in_blocks),
     Bug("floor(size + 0.5)", "compress.ggml.quantise_q8_0", "whole + np.floor(2 * (size - whole))",
         "np.floor(size + np.float32(0.5))", test_compress.test_q8_0_rounds_halves_away_from_zero),
     Bug("the highest code wraps round", "compress.ggml.packed", "np.minimum(codes.astype(np.uint8), 15)",
@@ -349,7 +350,7 @@ ELSEWHERE = [  # in what goes forward, with and without a past, and in files
             f".file_names.replace('{a} ', '? ').replace('{b} ', '{a} ').replace('? ', '{b} ')", from_gguf)
         for a, b in [("ffn_gate", "ffn_up"), ("attn_norm", "ffn_norm"), ("attn_k", "attn_v")]
     ),
-    Bug("the default θ", "formats.config_fields.llama_from_gguf", "fields.get('llama.rope.freq_base', 10000.0)",
+    Bug("the default θ", "formats.llama_fields.config_from_gguf", "fields.get(f'{name}.rope.freq_base', 10000.0)",
         "10000.0", from_gguf),
 ]
 # fmt: on
