@@ -61,7 +61,8 @@ BACKWARD = (
     r"|\.((linear_)?cross_entropy|swiglu)_forward$|objective\.token_log_probs$"
 )
 TESTED_ELSEWHERE = {  # in test_variants.py, test_blocks.py, test_training.py
-    *("adapters.vera.projections", "ops.blocks.blocks", "ops.cross_entropy.target_weights")
+    *("adapters.vera.projections", "ops.blocks.blocks", "ops.cross_entropy.target_weights"),
+    *(f"ops.linear.{name}" for name in ("dense_if_small", "is_tiled", "sum_of", "tiles")),
 }
 
 
@@ -188,7 +189,7 @@ EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can sh
     ("cross_entropy_forward", r"^gradients is \[dlogits\] regardless|condition dx is dropped", IN_VAIN),
     ("cross_entropy_backward", r"whether dloss == 1.0|2.0 in place of 1.0", SAME),
     ("linear_cross_entropy_backward", r"dloss == 1.0 never holds", SAME),
-    ("linear_cross_entropy_forward", r"^weight = .* left out|2 in place of 1, .*max\(1, ", SAME),
+    ("linear_cross_entropy_forward", r"^weight (= .* left out|skips)|[12] in place of [01], .*max\(1, ", SAME),
     ("linear_cross_entropy_forward", r"^(start (has 1|reads chunk)|share (has|lacks the divisor))", CHUNKS),
     ("linear_cross_entropy_forward", r"^(real|piece) has the wrong sign|1.0 in place of 0.0", CHUNKS),
     ("linear_cross_entropy_forward", r"is \('logits',\) regardless of wanted", IN_VAIN),
@@ -211,11 +212,12 @@ EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can sh
     ("backward_layers", r"lacks steps", READER),
     ("passes.backward", r"^(back|dx) skips wrap|ignores whether wrap", "counts costs: see test_accounting.py"),
     ("passes.backward", r"^the condition dx is not None is dropped|^again lacks|^dx lacks record", RECOMPUTED),
+    ("objective.loss_and_gradients|passes.backward", "release", "saves memory; see test_training.py"),
     ("bert.embed_backward", r"dpos and dtype swapped", SAME),
     ("objective", r"lacks (recompute=|'recompute')|^the condition not config.n_classes never holds", RECOMPUTED),
     ("objective.token_log_probs", r"^grads is {table: dtable} regardless", "adds a name whose gradient is None"),
     ("objective", r"check_writes", "only refuses a classifier or an encoder; see test_new_encoder.py"),
-    ("objective", r"^(wanted is \('logits'|grads is back).* regardless of wanted|lacks wanted=\('logits'", IN_VAIN),
+    ("objective", r"^(wanted is \('logits'|grads is back|dlogits is).* regardless of wanted|lacks wanted=\('logits'", IN_VAIN),
     ("objective", r"^n_targets (has the|has mean|lacks|reads(?! ops.cross_entropy_forward))", "is no gradient"),
     ("objective", r"float\(loss\) and n_targets swapped", "is no gradient"),
 ]

@@ -330,7 +330,7 @@ WHOLE_MODELS = {
     **{f"llama: {name}": partial(whole_model, base=base) for name, base in LLAMAS.items()},
     "llama: recompute": partial(whole_model, base=LLAMA, dropout=0.2, recompute=True),
     "llama: activations": partial(activations, base=LLAMAS["untied, biases"], dropout=0.2),
-    "llama: variants, activations": partial(activations, base=LLAMAS["variants"], kind="lora"),
+    "llama: variants, activations": partial(activations, base=partial(LLAMAS["variants"], unrotated=()), kind="lora"),
     **{f"llama: {kind}": partial(whole_model, base=LLAMA, dropout=0.2, kind=kind) for kind in KINDS},
     "llama classifier": partial(whole_model, n_classes=3, base=LLAMAS["H/K = 3"], dropout=0.2),
     "llama classifier: variants": partial(whole_model, n_classes=3, base=LLAMAS["variants"]),
