@@ -217,7 +217,11 @@ EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can sh
     ("objective", r"lacks (recompute=|'recompute')|^the condition not config.n_classes never holds", RECOMPUTED),
     ("objective.token_log_probs", r"^grads is {table: dtable} regardless", "adds a name whose gradient is None"),
     ("objective", r"check_writes", "only refuses a classifier or an encoder; see test_new_encoder.py"),
-    ("objective", r"^(wanted is \('logits'|grads is back|dlogits is).* regardless of wanted|lacks wanted=\('logits'", IN_VAIN),
+    (
+        "objective",
+        r"^(wanted is \('logits'|grads is back|dlogits is).* regardless of wanted|lacks wanted=\('logits'",
+        IN_VAIN,
+    ),
     ("objective", r"^n_targets (has the|has mean|lacks|reads(?! ops.cross_entropy_forward))", "is no gradient"),
     ("objective", r"float\(loss\) and n_targets swapped", "is no gradient"),
 ]

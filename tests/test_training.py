@@ -102,6 +102,34 @@ def test_accumulation_mutates_no_shards_gradient():
     assert (results[0].grads["w"] == 1.0).all() and (results[1].grads["w"] == 7.0).all()
 
 
+@pytest.mark.parametrize("clip_norm", [None, 0.05])
+@pytest.mark.parametrize("shards, threads", [(1, 1), (3, 1), (3, 2)])
+def test_gradients_used_block_by_block_give_the_same_bits(
+    config, random_params, random_batch, clip_norm, shards, threads
+):
+    """As those of an objective that returns all of them at once; without clipping, few of them are there at a time."""
+    params, batches = random_params(config), [random_batch(config, B=6, seed=seed) for seed in range(2)]
+    in_parts, settings = model_objective(params, config), {"clip_norm": clip_norm, "threads": threads, "shards": shards}
+    together, states, alive = (lambda *given: in_parts(*given)), [], []
+
+    def watched(trainable, batch, rng, release=None):
+        def released(grads, **more):
+            alive.append(sum(grad.nbytes for grad in grads.values()))
+            release(grads, **more)
+
+        return in_parts(trainable, batch, rng, released)
+
+    watched.in_parts = True
+    for objective in (together, in_parts, watched):
+        train_config = TrainConfig(4, 1e-2, **settings)
+        states.append(training.train(params, objective, lambda rng: batches, train_config))
+    for state in states[1:]:
+        assert tiny.same_bits(state.best, states[0].best)
+        assert all(np.array_equal(state.history[name], values) for name, values in states[0].history.items())
+    assert len(alive) == 4 * config.n_layers * shards
+    assert max(alive) < 0.8 * sum(array.nbytes for array in params.values())
+
+
 # ------------------------------------------------------------------ evaluation
 
 

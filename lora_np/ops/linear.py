@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-
 LARGE = 2**25  # entries; larger weights that are not arrays are converted in tiles
 TILE = 2**24  # entries of a tile: 64 MB in float32
 
