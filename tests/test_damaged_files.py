@@ -110,7 +110,7 @@ FIELDS = {
         ({"rate_factors": {"lora_B": -1}}, r"adapter.json: rate_factors\['lora_B'\]: got -1"),
     ],
     "gpt2": [
-        ({"model_type": "roberta"}, "model_type: got 'roberta', expected one of gpt2, llama, bert"),
+        ({"model_type": "roberta"}, "model_type: got 'roberta', expected one of gpt2, bert, llama, qwen2"),
         ({"n_embd": "absent"}, "n_embd is missing"),
         ({"n_embd": "12"}, "d_model: got '12'"),
         ({"n_head": 5}, "n_heads: 5 does not divide d_model = 12"),

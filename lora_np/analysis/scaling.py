@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ..adapters import AdapterConfig
 from ..checked import whole_number
 from ..model import BertConfig, LlamaConfig, Qwen3Config
-from .costs import flops_by_phase, step_bytes, step_flops
+from .costs import step_bytes, step_flops
 
 SMOLLM2 = LlamaConfig(49152, 8192, 576, 30, 9, 3, 64, 1536)
 MODELS = {  # name -> configuration; the sizes are those of the published models

@@ -184,12 +184,12 @@ def about_run(run, data, state):
 
 
 def report_dense(base, params):
-    """Warn if some of a base's matrices are kept as dense arrays, for example because the file stores K-quants."""
+    """Warn if some of a base's matrices are kept as dense arrays, because the file stores them in another format."""
     matrices = [weight for weight in params.values() if len(weight.shape) == 2]
     dense = [weight for weight in matrices if not isinstance(weight, BlockWeight)]
     if dense:
         size = sum(weight.nbytes for weight in dense) / 1e9
-        kept = "as dense arrays, because only Q4_0, Q4_1 and Q8_0 can stay in blocks"
+        kept = "as dense arrays, because only Q4_0, Q4_1, Q8_0, Q4_K, Q5_K and Q6_K can stay in blocks"
         warnings.warn(f"{base}: {len(dense)} of {len(matrices)} matrices take {size:.2g} GB {kept}", stacklevel=2)
 
 
