@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lora_np.cli import main
-from lora_np.experiments import gallery, laboratory, recipes, store, sweep
+from lora_np.experiments import gallery, laboratory, recipes, store
 from lora_np.experiments.design import OVERLAP, Design, Recipe, accuracy, design_of, judged, over_seeds
 from lora_np.experiments.evidence import (
     BOTH,
@@ -38,6 +38,7 @@ from lora_np.experiments.runs.planted import PlantedRun
 from lora_np.experiments.store import code_alone, keep, kept_numbers, made_with, of_other_code, run_key
 from lora_np.formats import read_json, write_json
 from lora_np.tasks.pictures import new_figure
+from lora_np.training import sweep
 
 from .tiny import same_bits
 

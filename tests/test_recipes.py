@@ -12,7 +12,7 @@ from lora_np.adapters import AdapterConfig, linear_layers, start_adapter, traina
 from lora_np.cli import main
 from lora_np.compress import Int8Weight, NF4Weight, weight_bytes
 from lora_np.data import class_batches
-from lora_np.experiments import gallery, laboratory, methods, step_time, store, sweep
+from lora_np.experiments import gallery, laboratory, methods, step_time, store
 from lora_np.experiments.design import design_of, judged, right_answers
 from lora_np.experiments.drawing import as_png, colour
 from lora_np.experiments.evidence import UNKNOWN, interval
@@ -31,7 +31,7 @@ from lora_np.model import BertConfig, GPT2Config, LlamaConfig, initial_params, p
 from lora_np.model.initial import parameter_shapes
 from lora_np.ops import cross_entropy_forward
 from lora_np.ops.numerical_gradient import numerical_gradient, relative_error
-from lora_np.training import attach, trainable_arrays
+from lora_np.training import attach, sweep, trainable_arrays
 from lora_np.training import fine_tune as training
 
 from .tiny import copies, random_adapter, same_bits

@@ -15,11 +15,11 @@ import pytest
 
 from lora_np import cli
 from lora_np.experiments import store
-from lora_np.experiments import sweep as sweeping
 from lora_np.experiments.methods import tuned_runs
 from lora_np.experiments.runs.classify import ClassifyRun
 from lora_np.experiments.runs.planted import PlantedRun
-from lora_np.experiments.sweep import TRIES, open_executor, sweep, worker_count
+from lora_np.training import sweep as sweeping
+from lora_np.training.sweep import TRIES, open_executor, sweep, worker_count
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = list(tuned_runs(("full", "qv_r1", "head"), (0, 1), passes=3, epochs=1, limit=40, keep=False).values())

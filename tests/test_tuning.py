@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from lora_np.experiments import sweep, tuning
+from lora_np.experiments import tuning
 from lora_np.experiments.laboratory import runs_of
 from lora_np.experiments.methods import FEW, METHODS, MORE_SEEDS, SETTINGS, learning_rate, rate_name
 from lora_np.experiments.recipes import RECIPES, bases_of, dialect
 from lora_np.experiments.runs import BASES
 from lora_np.experiments.store import made_with
 from lora_np.formats import read_json
+from lora_np.training import sweep
 
 CLASSIFY = "lora_np.experiments.runs.classify"
 

@@ -70,7 +70,7 @@ def run_grade(arguments):
     from ..classroom.grading import Graded, grade_all
     from ..classroom.marks import as_dict, check_places, course_tables, read_words, report, write_class
     from ..classroom.submissions import check_sandbox, find_submissions
-    from ..experiments.sweep import worker_count
+    from ..training.sweep import worker_count
 
     jobs, paths = worker_count(arguments.jobs), find_submissions(arguments.notebooks)
     lms = (arguments.moodle, arguments.canvas, arguments.assignment)
@@ -113,7 +113,7 @@ def run_collect(arguments):
 
 def run_execute(arguments):
     from ..classroom.notebooks import run_all
-    from ..experiments.sweep import worker_count
+    from ..training.sweep import worker_count
 
     wrong = run_all(arguments.notebooks, arguments.check, worker_count(arguments.jobs), report=print_now)
     print(f"{len(arguments.notebooks)} notebooks, {len(wrong)} problems")

@@ -23,7 +23,7 @@ from .. import __version__
 from ..formats import PRETRAINED, read_json, read_tensors, write_json, write_tensors
 from ..formats.tensors import read_names
 from ..training.progress import duration
-from .sweep import sweep
+from ..training.sweep import sweep
 
 PACKAGE = Path(__file__).parent.parent
 STORE = "out/runs"

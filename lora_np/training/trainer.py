@@ -82,6 +82,7 @@ def train(
     progress=None,
     save_seconds=None,
     resume=True,
+    workers=None,
 ):
     """Train a flat dict of arrays. Each matrix product uses one BLAS thread; see `threads.py`.
 
@@ -107,6 +108,7 @@ def train(
     save_seconds : float, seconds between saves; the interval is longer if saving would otherwise take more than a
         twentieth of the running time. None: save every config.save_every steps, and after the last step
     resume : bool; False: the run starts from scratch, and its first save overwrites any existing state
+    workers : `cluster.Workers` that compute the shards, or None to compute them in this process
 
     Returns
     -------
@@ -145,7 +147,7 @@ def train(
             if len(batches) != n_batches:
                 got = f"got {len(batches)} batches in epoch {epoch}"
                 raise ValueError(f"epoch_batches: {got}, expected {n_batches} as in the first epoch")
-            state, measured = train_step(state, objective, batches[index], config, run, after_update)
+            state, measured = train_step(state, objective, batches[index], config, run, after_update, workers)
             for name, value in measured.items():
                 history.setdefault(name, []).append(value)
 
@@ -202,7 +204,7 @@ def initial_state(trainable):
     return TrainState(0, copies, m, v, {}, {}, {})
 
 
-def train_step(state, objective, batch, config, run=map, after_update=None):
+def train_step(state, objective, batch, config, run=map, after_update=None, workers=None):
     """Take one optimiser step.
 
     Parameters
@@ -210,7 +212,7 @@ def train_step(state, objective, batch, config, run=map, after_update=None):
     state : TrainState; its arrays are overwritten, so it cannot be used again
     objective, batch, config : see `train`
     run : `map`, or a thread pool's `map`
-    after_update : see `train`
+    after_update, workers : see `train`
 
     Returns
     -------
@@ -243,7 +245,14 @@ def train_step(state, objective, batch, config, run=map, after_update=None):
         take(result.grads, result.n_targets)
         return result
 
-    loss, _ = mean_loss(list(run(compute, range(len(shards)), shards)))
+    if workers is None:
+        results = list(run(compute, range(len(shards)), shards))
+    else:
+        results = [None] * len(shards)
+        for index, result in workers.compute(objective, state.trainable, shards, config.seed, step):
+            total.take(index, result.grads, result.n_targets)
+            results[index] = result
+    loss, _ = mean_loss(results)
     if at_once:
         norm = norm_of_squares(squares, {name: state.trainable[name] for name in total.order})
     else:

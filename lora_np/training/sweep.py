@@ -14,8 +14,7 @@ from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 from ..checked import whole_number
-from ..training import available_cores, process_environment
-from ..training.threads import MOST_THREADS
+from .threads import MOST_THREADS, available_cores, process_environment
 
 CONNECT_SECONDS = 10  # the longest time to wait for a scheduler's answer
 TRIES = 3  # a run fails after its process has died this many times
