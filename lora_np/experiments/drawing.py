@@ -26,7 +26,7 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 11,
 }
-
+MARKS = "mean and 95 % interval"  # what the markers of most figures show
 
 as_png = partial(pictures.as_png, style=STYLE)
 
@@ -35,9 +35,6 @@ def colour(key):
     """A method's colour, the same at every rank and learning rate: "qv_r8" has the colour of "lora_qv"."""
     family = key.removeprefix("lora_").partition("_r")[0]
     return COLOURS.get(family) or COLOURS[f"lora_{family}"]
-
-
-MARKS = "mean and 95 % interval"
 
 
 def panels(outcome, title, width, height, columns=1, marks=MARKS, **grid):
