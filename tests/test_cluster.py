@@ -1,16 +1,22 @@
 """Training on the workers of a Dask cluster: the bits of one process, also if a worker is killed."""
 
 import os
+import pickle
 import signal
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
 
 from lora_np.adapters import AdapterConfig, init_adapter
+from lora_np.formats import read_model
+from lora_np.formats.model import model_sha256
+from lora_np.tasks.finetuning import load_base
 from lora_np.training import fine_tuning, train
-from lora_np.training.cluster import Workers
+from lora_np.training.cluster import RemoteObjective, Workers
 
+from .test_cli import write_csv
 from .tiny import random_batch, random_params, same_bits, tiny_llama
 
 distributed = pytest.importorskip("distributed")
@@ -30,16 +36,18 @@ def plan(adapter_config, **settings):
     return fine_tuning(params, config, adapter, lambda rng: batches, batches[:1], **more)
 
 
+def cluster_of(n_workers):
+    """A Dask cluster of processes on this machine."""
+    settings = {"threads_per_worker": 1, "processes": True, "dashboard_address": None, "silence_logs": 50}
+    return distributed.LocalCluster(n_workers=n_workers, **settings)
+
+
 @pytest.mark.parametrize("n_workers, killed", [(2, False), (3, True), (5, True)])
 @pytest.mark.parametrize("adapter_config", [AdapterConfig(r=2, dropout=0.1, targets=("all-linear",)), None])
 def test_a_cluster_gives_the_bits_of_one_process(n_workers, killed, adapter_config):
     given = plan(adapter_config)
     expected = train(**given)
-    settings = {"threads_per_worker": 1, "processes": True, "dashboard_address": None, "silence_logs": 50}
-    with (
-        distributed.LocalCluster(n_workers=n_workers, **settings) as cluster,
-        Workers(cluster.scheduler_address) as workers,
-    ):
+    with cluster_of(n_workers) as cluster, Workers(cluster.scheduler_address) as workers:
         steps, [pid, *_] = [], [worker.process.process.pid for worker in cluster.workers.values()]
 
         def kill_in_the_second_step(step, measured):
@@ -58,6 +66,33 @@ def test_an_error_of_a_worker_ends_the_run():
     given = plan(None)
     batches = [batch._replace(ids=batch.ids + 100) for batch in given["epoch_batches"](None)]
     given["epoch_batches"] = lambda rng: batches
-    with distributed.LocalCluster(n_workers=1, processes=True, dashboard_address=None, silence_logs=50) as cluster:
-        with Workers(cluster.scheduler_address) as workers, pytest.raises(ValueError, match="ids: got 1"):
+    with cluster_of(1) as cluster, Workers(cluster.scheduler_address) as workers:
+        with pytest.raises(ValueError, match="ids: got 1"):
             train(**given, workers=workers)
+
+
+@pytest.mark.parametrize("more", [(), ("--variant", "pissa", "--rank", 4), ("--method", "full")])
+def test_the_command_gives_the_same_files(more, tiny_base, tmp_path, run, fails):
+    rows = [(f"{word} {i}", word) for i in range(30) for word in ("good", "bad")]
+    table = write_csv(tmp_path / "table.csv", rows)
+    options = "--data", table, "--text", "t", "--label", "l", "--base", tiny_base, "--threads", 3, *more
+    with cluster_of(2) as cluster:
+        there = *options, "--dask", cluster.scheduler_address
+        assert "2 Dask workers compute 3 shards per step" in run("finetune", *there, "--out", tmp_path / "there")
+        fails("finetune", *there, "--minutes", 1, "--out", tmp_path / "other", says=["a search cannot use Dask"])
+    run("finetune", *options, "--out", tmp_path / "here")
+    names = {path.name for path in (tmp_path / "here").iterdir()}
+    assert names == {path.name for path in (tmp_path / "there").iterdir()}
+    for name in names:
+        assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes(), name
+
+
+def test_the_weights_of_the_base_are_not_sent(tiny_base):
+    weight = read_model(tiny_base).params["tok_emb.weight"]
+    load = partial(load_base, tiny_base, "dense", model_sha256(tiny_base))
+    sent = RemoteObjective(partial(np.multiply, weight), {id(weight): "tok_emb.weight"}, load)
+    assert len(sent.pickled) < 1000 < weight.nbytes
+    assert np.array_equal(pickle.loads(pickle.dumps(sent))(2), 2 * weight)
+    sent.load = partial(load_base, tiny_base, "dense", "another")
+    with pytest.raises(ValueError, match="on a worker differs from the base of this run"):
+        pickle.loads(pickle.dumps(sent))(2)

@@ -84,6 +84,9 @@ def add_training_options(tuning):
     tuning.add("--weights", text, choices=WEIGHTS)
     tuning.add("--recompute", "recompute activations in the backward pass, to save memory", default=None)
     tuning.add("--threads N", "number of cores to use (default 1; all with a large base or an encoder)")
+    text = """address of a Dask scheduler whose workers compute the batches' shards, with the same result as on this
+    machine (extra: cluster)"""
+    tuning.add("--dask ADDRESS", text)
     text = "truncate texts to N tokens, instead of reading longer ones in windows; the windows' length for --text-file"
     tuning.add("--max-tokens N", text)
 
@@ -113,7 +116,7 @@ def defaults_table():
 
 def run_finetune(arguments):
     data, settings = read_run(arguments.settings, run_values(arguments))
-    results = finetune(data, arguments.out, settings, print_now, arguments.minutes)
+    results = finetune(data, arguments.out, settings, print_now, arguments.minutes, arguments.dask)
     print(*data.summary(results), f"saved in {shown(arguments.out)}", sep="\n")
 
 
@@ -121,9 +124,8 @@ def run_values(arguments):
     """Return the command line's options as a dict that `read_run` accepts as its argument `changes`."""
     if not any((arguments.settings, arguments.data, arguments.text_file, arguments.preferences, arguments.prompts)):
         raise ValueError("data: got none, expected --data, --text-file, --preferences, --prompts or --config FILE")
-    options = {
-        n: v for n, v in options_of(arguments).items() if v is not None and n not in ("out", "settings", "minutes")
-    }
+    others = "out", "settings", "minutes", "dask"
+    options = {n: v for n, v in options_of(arguments).items() if v is not None and n not in others}
     adapter = {name.removeprefix("adapter_"): options.pop(name) for name in ADAPTER_FIELDS if name in options}
     if adapter:
         options["adapter"] = adapter

@@ -4,6 +4,7 @@ import math
 import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from ..compress import BlockWeight
 from ..formats import check_target, model_place, read_model, save_task
 from ..formats.atomic import only_process
 from ..formats.checkpoint import read_object
+from ..formats.model import model_sha256
 from ..training import attach, blas_threads, fine_tuning, stream, train
 from .cost import n_shards, report_cost
 from .language import Conversations, TextFile
@@ -35,7 +37,7 @@ from .table import LabelledTable, QuestionTable
 KINDS = {kind.task: kind for kind in (LabelledTable, QuestionTable, TextFile, Conversations, Preferences, Rewards)}
 
 
-def finetune(data, out, settings=None, report=no_report, minutes=None):
+def finetune(data, out, settings=None, report=no_report, minutes=None, dask=None):
     """Fine-tune a model on data, test it, and save it.
 
     The data is split into training, validation and test sets. The best weights are selected on the validation set.
@@ -49,6 +51,8 @@ def finetune(data, out, settings=None, report=no_report, minutes=None):
     settings : FinetuneSettings; None: the defaults
     report : function, called with each line of text that describes the run, before training
     minutes : float, the time to spend on a search around the settings, see `search`; None: no search
+    dask : str, the address of a Dask scheduler whose workers compute the shards, see `training/cluster.py`; None:
+        this process computes them
 
     Returns
     -------
@@ -70,13 +74,17 @@ def finetune(data, out, settings=None, report=no_report, minutes=None):
     if Path(out).exists():
         report(f"{out} exists, and will be replaced")
     if minutes is not None:
+        if dask is not None:
+            raise ValueError("minutes: a search cannot use Dask workers")
         with only_process(out):
             best, trials = best_of_search(data, given, minutes, report)
             return saved(out, data, *best, {"search": trials, "minutes": minutes})
     run = prepared(data, settings, report)
     with blas_threads(1), naming_model(base):
         before = run.dataset.test_base()
-    with resumable(out, run.plan, base, data, run.dataset.model, run.settings, report) as more:
+    saving = resumable(out, run.plan, base, data, run.dataset.model, run.settings, report)
+    with workers_at(dask, run, report) as workers, saving as more:
+        more["workers"] = workers
         return saved(out, data, run, *carried_out(run, **more), before)
 
 
@@ -128,6 +136,7 @@ class Run(NamedTuple):
     frozen: dict  # the base's weights; PiSSA and OLoRA have subtracted the adapter's initial update from them
     adapter: Adapter | None  # None to train all weights
     plan: dict  # the arguments of `train`
+    base: dict  # the base's weights as they were read
 
 
 def prepared(data, settings, report=no_report):
@@ -139,7 +148,7 @@ def prepared(data, settings, report=no_report):
     adapter_config = settings.adapter_config
     if adapter_config is not None:
         check_ranks(model.params, adapter_config)
-    model = model._replace(config=replace(model.config, dropout=settings.dropout))
+    model, base_params = model._replace(config=replace(model.config, dropout=settings.dropout)), model.params
     settings = with_lengths(settings, data.task, model.config)
     dataset = data.read(model, settings)
     if settings.epochs is None:
@@ -160,7 +169,31 @@ def prepared(data, settings, report=no_report):
     }
     plan = fine_tuning(frozen, model.config, adapter, dataset.epoch_batches, dataset.validation, **choices)
     report_cost(report, model, adapter, plan, settings.batch_size * dataset.texts_per_row, dataset.longest)
-    return Run(dataset, settings, frozen, adapter, plan)
+    return Run(dataset, settings, frozen, adapter, plan, base_params)
+
+
+@contextmanager
+def workers_at(address, run, report):
+    """Yield the `cluster.Workers` that compute a Run's shards; None if the address is None."""
+    if address is None:
+        yield None
+        return
+    from ..training.cluster import Workers
+
+    base, weights = run.settings.base, run.settings.weights
+    load = partial(load_base, base, weights, model_sha256(base_place(base)))
+    with Workers(address, run.base, load) as workers:
+        n_workers, shards = len(workers.client.nthreads()), run.plan["config"].shards
+        report(f"{n_workers} Dask workers compute {shards} shards per step; --threads N divides a batch into N shards")
+        yield workers
+
+
+def load_base(base, weights, sha256):
+    """Read the weights of a base on a Dask worker, and check that the file is the same as on the client."""
+    place = base_place(base)
+    if model_sha256(place) != sha256:
+        raise ValueError(f"dask: {place} on a worker differs from the base of this run")
+    return read_model(place, weights=weights).params
 
 
 def carried_out(run, **more):

@@ -1,14 +1,17 @@
 """Compute a batch's shards on the workers of a Dask cluster.
 
-Each worker receives the objective once, with the base's weights, and in every step the trained arrays, from another
-worker if one has them already. (Dask's broadcast would wait for a worker that has just been killed.) It returns the loss
-and the gradients of one shard at a time. With LoRA, only the adapter's arrays and gradients are sent in each step.
+Each worker loads the base once. In every step it receives the trained arrays, from another worker if one has them
+already (Dask's broadcast would wait for a worker that has just been killed), and returns the loss and the gradients of
+one shard at a time. With LoRA, these are only the adapter's arrays and gradients.
 
 The number of shards is a setting of the run, and their gradients are added in the shards' order (`accumulate.py`). The
 result therefore has the same bits with any number of workers as on one machine, if NumPy and the processors are alike.
 If a worker is killed, other workers compute its shards again.
 """
 
+import io
+import pickle
+import threading
 from concurrent.futures import BrokenExecutor, CancelledError
 
 from .streams import stream
@@ -23,7 +26,10 @@ class Workers:
 
     Parameters
     ----------
-    address : str, the address of a Dask scheduler, such as "tcp://10.0.0.1:8786"
+    address : str, the address of a Dask scheduler, such as "tcp://10.0.0.1:8786"; this process must be able to reach
+        the workers directly
+    base, load : dict of the base's weights, and a function without arguments that returns an equal dict. Each worker
+        calls it once, so that the weights are not sent
 
     Raises
     ------
@@ -31,8 +37,10 @@ class Workers:
         If the package `distributed` is missing, or if no scheduler answers.
     """
 
-    def __init__(self, address):
-        self.client, self.objective, self.sent = connect(address), None, None
+    def __init__(self, address, base=(), load=dict):
+        self.client, self.names = connect(address), {id(weight): name for name, weight in dict(base).items()}
+        self.client.direct_to_workers = True  # the scheduler does not forward the arrays
+        self.load, self.objective, self.sent = load, None, None
 
     def __enter__(self):
         return self
@@ -59,13 +67,15 @@ class Workers:
         left = dict(enumerate(shards))
         for _ in range(TRIES):
             if self.objective is not objective:
-                [self.sent] = self.client.scatter([objective], hash=False)
+                [self.sent] = self.client.scatter([RemoteObjective(objective, self.names, self.load)], hash=False)
                 self.objective = objective
             [arrays] = self.client.scatter([trainable], hash=False)
-            tasks = {
-                self.client.submit(of_shard, self.sent, arrays, shard, seed, step, index, pure=False): index
-                for index, shard in left.items()
-            }
+            names, tasks = sorted(self.client.nthreads()), {}
+            for index, shard in left.items():
+                # Dask would compute all shards on the worker that has the arrays already if these are large.
+                where = {"workers": names[index % len(names)], "allow_other_workers": True} if names else {}
+                of = of_shard, self.sent, arrays, shard, seed, step, index
+                tasks[self.client.submit(*of, pure=False, **where)] = index
             for future in as_completed(tasks, loop=self.client.loop):
                 try:
                     result = future.result()
@@ -77,6 +87,39 @@ class Workers:
             if not left:
                 return
         raise BrokenExecutor(f"dask: the workers were lost {TRIES} times in step {step + 1}")
+
+
+class RemoteObjective:
+    """An objective that can be pickled without the base's weights.
+
+    Parameters
+    ----------
+    objective : see `train`
+    names : dict, id of a weight -> its name; these weights are replaced by those that `load` returns
+    load : function without arguments that returns a dict of weights
+    """
+
+    lock = threading.Lock()
+
+    def __init__(self, objective, names, load):
+        from cloudpickle import Pickler
+
+        file = io.BytesIO()
+        pickler = Pickler(file)
+        pickler.persistent_id = lambda value: names.get(id(value))
+        pickler.dump(objective)
+        self.pickled, self.load, self.objective = file.getvalue(), load, None
+
+    def __getstate__(self):
+        return self.__dict__ | {"objective": None}
+
+    def __call__(self, *arguments):
+        with self.lock:
+            if self.objective is None:
+                unpickler = pickle.Unpickler(io.BytesIO(self.pickled))
+                unpickler.persistent_load = self.load().__getitem__
+                self.objective = unpickler.load()
+        return self.objective(*arguments)
 
 
 def of_shard(objective, trainable, shard, seed, step, index):
