@@ -3,6 +3,7 @@
 import math
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from lora_np import adapters
 from lora_np.adapters import KINDS, AdapterConfig, adapter_shapes, init_adapter, linear_layers, trained_weights
 from lora_np.analysis import flops_by_phase, predicted_ratio, step_bytes, step_flops, tensor_bytes
+from lora_np.analysis import scaling
 from lora_np.analysis.costs import shape_only_arrays
 from lora_np.analysis.shape_only import shape_only
 from lora_np.model import GPT2Config, backward, cache_bytes, draw_masks, forward, parameter_shapes
@@ -346,3 +348,23 @@ def test_costs_of_a_step_are_those_counted():
         )
     assert lora["flops"] / full["flops"] == predicted_ratio(config, *batch.ids.shape, METHODS["qv_r8"].adapter)
     assert full["ratio"] == 1.0 and lora["ratio"] > 0
+
+
+@pytest.mark.slow
+def test_the_page_on_large_models_has_the_counted_costs():
+    page = Path(scaling.__file__).with_suffix(".md").read_text(encoding="utf-8")
+    for header, *rows in (scaling.memory_table(), scaling.time_table(122e9, 1.25e8)):
+        dashes = ["---"] + ["---:"] * (len(header) - 1)
+        assert "\n".join(f"| {' | '.join(row)} |" for row in (header, dashes, *rows)) in page
+
+
+def test_machines_share_the_rows_and_send_what_is_trained():
+    config = scaling.MODELS["SmolLM2 135M"]
+    one, four = (scaling.costs_of(config, scaling.LORA, 4, 8, machines) for machines in (1, 4))
+    assert one.flops == 4 * four.flops
+    assert one.activations == pytest.approx(4 * four.activations, rel=1e-3)  # cos and sin of the positions are shared
+    assert (one.traffic, four.traffic) == (0, 2 * 4 * 460_800 * 4)  # A and B of q and v in 30 blocks, in float32
+    assert (one.base, one.trained) == (four.base, four.trained) == (4 * 134_515_008, 4 * 460_800)
+    for machines in (3, 5, 0):
+        with pytest.raises(ValueError, match=f"machines: got {machines}, expected"):
+            scaling.costs_of(config, scaling.LORA, 4, 8, machines)
