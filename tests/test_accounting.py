@@ -11,8 +11,7 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters import KINDS, AdapterConfig, adapter_shapes, init_adapter, linear_layers, trained_weights
-from lora_np.analysis import flops_by_phase, predicted_ratio, step_bytes, step_flops, tensor_bytes
-from lora_np.analysis import scaling
+from lora_np.analysis import flops_by_phase, predicted_ratio, scaling, step_bytes, step_flops, tensor_bytes
 from lora_np.analysis.costs import shape_only_arrays
 from lora_np.analysis.shape_only import shape_only
 from lora_np.model import GPT2Config, backward, cache_bytes, draw_masks, forward, parameter_shapes
