@@ -6,12 +6,15 @@ import io
 import json
 import shutil
 import threading
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from lora_np.classroom import notebooks, submissions
+from lora_np.classroom import notebooks, runner, submissions
+from lora_np.classroom.examine import Failed
 from lora_np.classroom.grading import Graded, Mark, grade, steps_of
-from lora_np.classroom.marks import collect, report, student_of
+from lora_np.classroom.marks import collect, report, student_of, write_class
 from lora_np.classroom.release import mark, notebook_of
 from lora_np.classroom.sets import SETS, read_sets
 from lora_np.cli import main
@@ -173,15 +176,36 @@ FORGED = {way: cell for *_, way, cell in attempts("submissions/07*.py")}  # to a
 def test_a_mark_cannot_be_forged(way, tmp_path, monkeypatch):
     monkeypatch.setattr(submissions, "STEP_SECONDS", 20)
     of = scores(graded(tmp_path, handed_in(merge=FORGED[way]), sandbox=True))
-    if way == "answers of one's own":  # they cost what comes after them
-        assert of["merge"] == 0.0 and sum(of.values()) < OF.points
+    assert of["merge"] == 0.0
+    if way.startswith("costly: "):  # it costs what comes after it
+        assert sum(of.values()) < OF.points - POINTS["merge"]
     else:
         assert of == POINTS | {"merge": 0.0}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.ipynb"]
 
 
+def test_every_copy_of_the_package_is_hidden(tmp_path):
+    """An installed one, a clone with its notebooks, a renamed one, and the file that it was installed from."""
+    copies = "site-packages/lora_np", "clone/lora_np", "clone/notebooks", "renamed", "lora_np-0.2.0-py3-none-any.whl"
+    for path in ("site-packages/lora_np", "clone/lora_np", "renamed"):
+        (tmp_path / path / "classroom" / "exercises").mkdir(parents=True)
+    (tmp_path / "clone" / "notebooks").mkdir()
+    for path in ("clone/pyproject.toml", "lora_np-0.2.0-py3-none-any.whl", "numpy.whl"):
+        (tmp_path / path).touch()
+    assert {*submissions.copies_in((str(tmp_path),))} == {tmp_path / path for path in copies}
+
+
 LIMITED = {
     "memory": ("np.ones(10**9)", "MemoryError"),
+    "devices": ("open('/dev/x', 'wb').write(bytes(10**6))", "Read-only"),
+    "shared memory": ("open('/dev/shm/x', 'wb').write(bytes(10**6))", "Read-only"),
+    "the root": ("open('/x', 'wb').write(bytes(10**6))", "Read-only"),
+    "namespaces": (
+        "import ctypes; c = ctypes.CDLL(None, use_errno=True)\n"
+        "if c.unshare(0x10000000): raise OSError(ctypes.get_errno(), 'denied')",
+        "denied",
+    ),
+    "many files": ("for i in range(9): open(f'/tmp/{i}', 'wb').write(bytes(10**7))", "No space left"),
     "files": ("open('/tmp/x', 'wb').write(bytes(10**8))", "File too large"),
     "others' files": (f"open({__file__!r})", "No such file"),
     "processes": ("import os; os.fork()", "not permitted"),
@@ -198,11 +222,138 @@ def test_the_sandbox_limits(what, tmp_path):
         assert process.ask({"run": "import threading; t = threading.Thread(target=print); t.start()"})["error"] is None
 
 
+def of_spectrum(tmp_path, code, sandbox):
+    cell = f"import tracemalloc\ndef product_singular_values(B, A):\n    {code}"
+    marks = graded(
+        tmp_path, handed_in(of=read_sets()["02_rank_and_svd"], product_singular_values=cell), sandbox=sandbox
+    )
+    return next(one for one in marks.marks if one.item == "product_singular_values")
+
+
+FORMED = "return np.linalg.svd(B @ A, compute_uv=False)[:B.shape[1]]"
+
+
 @sandboxed
 def test_the_sandbox_measures_memory(tmp_path):
-    formed = "def product_singular_values(B, A):\n    return np.linalg.svd(B @ A, compute_uv=False)[:B.shape[1]]"
-    notebook = handed_in(of=read_sets()["02_rank_and_svd"], product_singular_values=formed)
-    assert scores(graded(tmp_path, notebook, sandbox=True))["product_singular_values"] == 0.0
+    for code in (FORMED, f"tracemalloc.get_traced_memory = lambda: (0, 0); {FORMED}"):
+        mark = of_spectrum(tmp_path, code, True)
+        assert mark.score == 0.0 and "it forms B A" in mark.said
+
+
+def test_the_large_call_has_to_be_right(tmp_path):
+    for wrong, said in (("return 0", "sigma is incorrect"), ("raise ValueError('no')", "it raises ValueError: no")):
+        mark = of_spectrum(tmp_path, f"if len(B) > 1000: {wrong}\n    {FORMED}", False)
+        assert mark.score == 0.0 and f"with large inputs, {said}" in mark.said
+
+
+def told(tmp_path, cell, inputs, sandbox=False, monkeypatch=None):
+    """What the grader is told of a call of the function f in a cell."""
+    with submissions.Process(tmp_path, sandbox) as process:
+        process.ask({"run": cell})
+        try:
+            return process.call(SimpleNamespace(name="f"), inputs)
+        except (submissions.Stopped, Failed) as error:
+            return str(error)
+
+
+def test_a_call_has_limits_of_its_own(tmp_path, monkeypatch):
+    """The time of the whole call, threads, and what is asked of the grading process."""
+    monkeypatch.setattr(submissions, "STEP_SECONDS", 2)
+    given = {"g": len}
+    assert "stopped after 2 s" in told(tmp_path, "def f(g):\n    while True: g([1])", given)
+    assert "stopped after 2 s" in told(
+        tmp_path, "def f(g, x):\n    import time; time.sleep(9)", given | {"x": np.ones(10**5)}
+    )
+    threads = "import threading, time\nfor _ in range(99): threading.Thread(target=time.sleep, args=(9,)).start()\n"
+    assert "more than 64 threads" in told(tmp_path, f"def f(g):\n    exec({threads!r}); time.sleep(9)", given)
+    assert "arguments are too large" in told(tmp_path, "def f(g):\n    return g(np.ones(10**5))", given)
+    assert told(tmp_path, "def f(g):\n    return g(np.ones(10**3))", given)[0] == 1000
+
+
+ODD = {  # an answer that must not cost the notebook -> what is said of it
+    "2**5000": "its magnitude is above 1e308",
+    "-(2**50000)": "it is a number with more than 3,000 digits",
+    "__import__('fractions').Fraction(10**500, 3)": "its magnitude is above 1e308",
+    "[2**5000, 1]": "",
+    "(_ for _ in ()).throw(ValueError('x' * 30_000_000))": "it raises ValueError: xxx",
+    "W.clear() if hasattr(W, 'clear') else {}": "",
+    "np.array([], object)": "",
+    "A @ B.T": "the inner lengths of a product A @ B differ: A has",
+    "(W > 0) - (W < 0)": "- is not defined for arrays of bools",
+    "W + s * A": "cannot be combined elementwise",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", ODD)
+def test_an_odd_answer_costs_only_itself(answer, tmp_path):
+    marks = graded(tmp_path, handed_in(merge=f"def merge(W, A, B, s):\n    return {answer}"))
+    assert scores(marks) == POINTS | {"merge": 0.0}
+    [said] = [one.said for one in marks.marks if one.item == "merge"]
+    assert ODD[answer] in said and len(said) < 2000
+
+
+def test_a_grader_reads_any_message(tmp_path, monkeypatch):
+    """From a process that a student's code has changed."""
+    for changed in ({"inputs": {"dict": []}}, {"inputs": 5}, {"returned": {}}, {"peak": None}, {"error": ["x"] * 999}):
+        monkeypatch.setattr(
+            submissions.Process,
+            "ask",
+            lambda self, message, *given, changed=changed: (
+                {"error": None} if "run" in message else {"returned": 1, "inputs": {"dict": []}, "peak": 0} | changed
+            ),
+        )
+        marks = graded(tmp_path, handed_in())
+        assert marks.score == 0.0 and all(len(one.said) < 2000 for one in marks.marks)
+
+
+ABOVE_AND_BELOW = """{}
+def merge(W, A, B, s):
+    return (W
+            + s * B @ A % 1e300)
+{}"""
+IPYTHON = (
+    "display(np.eye(2))",
+    "get_ipython().run_line_magic('matplotlib', 'inline')",
+    "merge?",
+    "np.linalg.svd??",
+    "!ls",
+    "%timeit -o 1 + 1",
+    "times = %timeit -o 1 + 1",
+    "files = !ls",
+    "import asyncio\nawait asyncio.sleep(0)",
+    "%%time",
+)
+
+
+@pytest.mark.parametrize("line", IPYTHON)
+def test_what_only_ipython_understands_costs_nothing(line):
+    for above, below in ((line, ""), ("", line)):
+        if not (line.startswith("%%") and below):
+            space = {"display": runner.Ignored(), "get_ipython": runner.Ignored(), "np": np}
+            assert runner.run_cell(ABOVE_AND_BELOW.format(above, below).strip(), space) is None
+            assert np.array_equal(space["merge"](*np.ones((3, 2, 2)), 3.0), np.full((2, 2), 7.0))
+    assert runner.run_cell("%%bash\nls -l", {}) is None
+
+
+def test_text_of_students_is_no_formula_and_no_heading(tmp_path):
+    words = "I think\r## Ben\n\n# 4 of 4 points"
+    notebook = hand_in(tmp_path / "class" / "=HYPERLINK(1)" / "+cmd|x.ipynb", handed_in(words_07_lora_layer=words))
+    hand_in(tmp_path / "class" / "-Ben" / "a.ipynb", handed_in())
+    outcomes = {str(path): grade(path) for path in (notebook, tmp_path / "class" / "-Ben" / "a.ipynb")}
+    write_class(tmp_path / "out", outcomes)
+    for name in ("marks.csv", "words.csv"):
+        assert [row["student"] for row in rows(tmp_path / "out" / name)] == ["'-Ben", "'=HYPERLINK(1)"]
+    text = (tmp_path / "out" / "words.md").read_text("utf-8")
+    assert "\n> ## Ben\n" in text and "\n## Ben" not in text and "\n# 4" not in text
+    filled = (
+        (tmp_path / "out" / "words.csv")
+        .read_text("utf-8")
+        .replace("(1),words_07_lora_layer,4,", "(1),words_07_lora_layer,4,2")
+    )
+    (tmp_path / "out" / "words.csv").write_text(filled, encoding="utf-8")
+    write_class(tmp_path / "out", outcomes)
+    assert [row["score"] for row in rows(tmp_path / "out" / "marks.csv")] == ["14", "16"]
 
 
 def test_no_sandbox_no_grading(tmp_path, monkeypatch, fails):

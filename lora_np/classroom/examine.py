@@ -16,8 +16,8 @@ import numpy as np
 
 from ..ops.numerical_gradient import relative_error
 from .diagnosis import equal, exchanged, suspects
-from .exercise import PRACTICE, Unfit, draws_of, generator, named_outputs, sizes
-from .runner import in_words, peak_of, what_was_raised
+from .exercise import PRACTICE, Unfit, complete, draws_of, generator, named_outputs, sizes
+from .runner import in_plain_words, in_words, peak_of, what_was_raised
 
 WHOLE = 1e-9  # tolerance for integers that were computed by division
 
@@ -69,35 +69,30 @@ def examine(exercise, function, draw=PRACTICE):
     if not callable(function):
         return Result(0.0, (), f"got {type(function).__name__}, expected the function itself")
 
-    def call(inputs):
+    def call(inputs, measure=False):
         given = copy.deepcopy(inputs)
         try:
-            return function(*given.values()), given
+            returned, peak = peak_of(function, given.values()) if measure else (function(*given.values()), 0)
+            return returned, given, peak
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # including SystemExit
             of = f"{exercise.name}({', '.join(inputs)})"
             raise Failed(what_was_raised(error, function, of)) from None
 
-    def peak(inputs):
-        try:
-            return peak_of(function, copy.deepcopy(inputs).values())[1]
-        except Exception as error:
-            raise Failed(type(error).__name__) from None
-
     with warnings.catch_warnings(), np.errstate(all="ignore"), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
-        return examined(exercise, call, peak, draw)
+        return examined(exercise, call, draw)
 
 
-def examined(exercise, call, peak, draw):
+def examined(exercise, call, draw):
     """Check a function that is called indirectly, for example in another process.
 
     Parameters
     ----------
     exercise : Exercise
-    call : function of inputs that returns the student's result and the inputs after the call, or raises Failed
-    peak : function of inputs that returns the peak memory of a call in bytes, or raises Failed
+    call : function (inputs, measure=False) that returns the student's result, the inputs after the call, and, if it is
+        measured, the call's peak memory in bytes, or raises Failed
     draw : str, name of the draws
 
     Returns
@@ -107,17 +102,18 @@ def examined(exercise, call, peak, draw):
     drawn = draws_of(exercise, draw)
     try:
         result = judge(exercise, drawn, [observe(exercise, call, i) for i in drawn])
-        wasteful = what_is_wasted(exercise, peak, draw) if exercise.large and result.score else None
+        if exercise.large and result.score:
+            check_large(exercise, call, draw)
     except Failed as failed:
         return Result(0.0, (), str(failed))
-    return Result(0.0, (), wasteful) if wasteful else result
+    return result
 
 
-def observe(exercise, call, i):
+def observe(exercise, call, i, measure=False):
     """Call a student's function for one draw; return its outputs by name, or raise Failed."""
-    returned, i.given = call(i.inputs)
+    returned, i.given, i.peak = call(i.inputs, measure)
     outputs = named(exercise, returned)
-    changed = [name for name, value in i.inputs.items() if not same(value, i.given[name])]
+    changed = [name for name, value in i.inputs.items() if not same(value, i.given.get(name))]
     if changed:
         raise Failed(f"it modifies {' and '.join(changed)} in place: store results in a new array")
     i.also = {name: named(exercise, call(i.inputs | others)[0]) for name, others in exercise.also(i).items()}
@@ -131,15 +127,25 @@ def named(exercise, returned):
         raise Failed(str(error)) from None
 
 
-def what_is_wasted(exercise, peak, draw):
-    """Return a complaint if a call needs more memory than the exercise allows, else None."""
+def check_large(exercise, call, draw):
+    """Raise Failed unless a function is right for large inputs, and needs no more memory than the exercise allows."""
     rng = generator(draw, "large", exercise.name)
-    inputs, most, said = exercise.large(rng, sizes(rng, 0))
+    size = sizes(rng, 0)
+    inputs, most, said = exercise.large(rng, size)
+    i = complete(exercise, inputs, size)
     try:
-        held = peak(inputs)
-    except Failed:  # it worked for small inputs
-        return None
-    return f"{said} (its peak memory is {held / 1e6:.2g} MB; {most / 1e6:.2g} MB is enough)" if held > most else None
+        outputs = observe(exercise, call, i, measure=True)
+    except Failed as failed:
+        raise Failed(f"with large inputs, {failed}") from None
+    if i.peak > most:
+        raise Failed(f"{said} (its peak memory is {i.peak / 1e6:.2g} MB; {most / 1e6:.2g} MB is enough)")
+    try:
+        outputs = {name: np.asarray(as_numbers(value)) for name, value in outputs.items()}
+        wrong = [name for name, got in exercise.compared(i, outputs).items() if not is_right(np.asarray(got), i, name)]
+    except Exception:  # the student may return any value
+        wrong = list(outputs)
+    if wrong:
+        raise Failed(f"with large inputs, {' and '.join(wrong)} is incorrect")
 
 
 def same(one, two):
@@ -176,7 +182,7 @@ def property_findings(exercise, i, outputs):
     try:
         verdicts = exercise.properties(i, outputs)
     except Exception as error:  # the student may return any value
-        unread = f"the returned value cannot be read ({type(error).__name__}: {error})"
+        unread = f"the returned value cannot be read ({in_plain_words(error)[0]})"
         verdicts = {name: forms.get(name) or unread for name in exercise.hints}
     hints = {name: None if forms.get(name) else exercise.hints.get(name) for name in verdicts}
     return [Finding(name, wrong, (), hints[name] if wrong else None) for name, wrong in verdicts.items()]
@@ -233,13 +239,12 @@ def is_right(got, i, name):
 
 def as_numbers(value):
     """Convert fractions and integers of any size, alone or in an array, to numbers that NumPy can handle."""
-    array = None
-    if isinstance(value, Real) and not isinstance(value, float | np.generic | bool):
-        return int(value) if value == int(value) and abs(value) < 2**63 else float(value)
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception):  # arrays of other packages, or numbers above 1e308
+        if isinstance(value, Real) and not isinstance(value, float | np.generic | bool):
+            return int(value) if value == int(value) and abs(value) < 2**63 else float(value)
         array = np.asarray(value)
-    if array is not None and array.dtype == object and all(isinstance(x, Real | Fraction) for x in array.flat):
-        return array.astype(np.float64)
+        if array.dtype == object and all(isinstance(x, Real | Fraction) for x in array.flat):
+            return array.astype(np.float64)
     return value
 
 
@@ -254,6 +259,8 @@ def kind_problem(value):
         return f"it is a {type(value).__name__}{many}, expected one array of numbers"
     if array.dtype.kind == "c":
         return "it consists of complex numbers, expected real ones"
+    if isinstance(value, Real) and array.dtype == object:
+        return "its magnitude is above 1e308"
     if array.dtype.kind not in "iufb":
         what = f"an array of dtype {array.dtype}" if isinstance(value, np.ndarray) else in_words(value)
         return f"it is {what}, expected numbers"

@@ -142,9 +142,13 @@ def single_numbers(drawn):
 
 
 def draw_inputs(exercise, rng, number=0):
-    """Draw the inputs of one call, as a SimpleNamespace that also has `size`, `right` and `rounding`."""
+    """Draw the inputs of one call; see `complete`."""
     size = sizes(rng, number)
-    drawn = exercise.draw(rng, size)
+    return complete(exercise, exercise.draw(rng, size), size)
+
+
+def complete(exercise, drawn, size):
+    """Return a call's inputs as a SimpleNamespace that also has `size`, `inputs`, `right` and `rounding`."""
     inputs = {name: drawn[name] for name in exercise.arguments}
     i = SimpleNamespace(**drawn, size=size, inputs=inputs, right={})
     if exercise.properties is None:
@@ -231,7 +235,10 @@ def named_outputs(exercise, returned):
     if by_name is not None and (isinstance(returned, dict) or set(by_name) & set(names)):
         if not set(by_name) & set(names):
             raise ValueError(f"it returns a dict that contains {', '.join(map(str, by_name)) or 'nothing'}; {expected}")
-        return {name: by_name.get(name) for name in names}
+        others = [value for name, value in by_name.items() if name not in names]
+        if isinstance(returned, dict) or len(by_name) != len(names):
+            others = []
+        return {name: by_name[name] if name in by_name else others.pop(0) if others else None for name in names}
     if len(names) == 1:
         return {names[0]: returned[0] if isinstance(returned, tuple) and len(returned) == 1 else returned}
     if isinstance(returned, np.ndarray) and returned.ndim and len(returned) == len(names):

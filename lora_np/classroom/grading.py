@@ -5,7 +5,6 @@ a sandbox, the separate process has all permissions of the user who starts it, s
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,29 +149,31 @@ def results(folder, steps, exercise_set, draw, sandbox):
                         errors.setdefault(name, process.ask({"run": source}).get("error"))
                     else:
                         outcomes[name] = result(process, exercises[name], draw)
-                except Failed as failed:
-                    if kind == "run":
-                        errors.setdefault(name, str(failed))
-                    else:
-                        outcomes[name] = Result(0.0, (), str(failed))
                 except Stopped as stopped:
                     left_out[number] = f"{stopped}; everything else was run without it"
                     break
+                except Exception as error:  # depends on the student's answer
+                    said = (
+                        str(error) if isinstance(error, Failed) else f"its return value cannot be read ({error!r:.100})"
+                    )
+                    if kind == "run":
+                        errors.setdefault(name, said)
+                    else:
+                        outcomes[name] = Result(0.0, (), said)
             else:
                 return {name: (outcomes[name], errors.get(name)) for name in exercises}
 
 
 def result(process, exercise, draw):
     """Check a student's function, which runs in `process`; return a Result."""
-    return examined(exercise, process.call(exercise), partial(peak, process, exercise), draw)
 
+    def call(inputs, measure=False):
+        if not measure or (before := process.peak(reset=True)) is None:
+            return process.call(exercise, inputs, measure)
+        returned, inputs_after, held = process.call(exercise, inputs, measure)
+        return returned, inputs_after, max(held, process.peak() - before - MEMORY_NOISE)
 
-def peak(process, exercise, inputs):
-    """Return the peak memory of a call in bytes; in a sandbox, it is also measured from outside the process."""
-    process.forget_peak()
-    before = process.peak()
-    held, _ = process.call(exercise, measure=True)(inputs)
-    return max(held, process.peak() - before - MEMORY_NOISE) if before is not None else held
+    return examined(exercise, call, draw)
 
 
 def marked(exercise, result, error):

@@ -8,6 +8,7 @@ from collections import Counter
 from os.path import commonpath, realpath
 from pathlib import Path
 
+from ..checked import shown
 from ..data.texts import existing_file
 from ..experiments.drawing import OTHERS, as_png
 from ..formats import check_file, check_folder, write_text
@@ -22,6 +23,7 @@ WORDS = ("student", "item", "out_of", "points", "remark")  # columns of words.cs
 # Patterns of folder and file names in downloads from Moodle and Canvas; these names contain the student's id.
 MOODLE = re.compile(r"(?P<name>.+)_(?P<id>\d+)_assignsubmission_file")
 CANVAS = re.compile(r"(?P<name>[^_]+)_(?:LATE_)?(?P<id>\d+)_\d+_.+")
+FORMULA = re.compile(r"[=+\-@\t\r](?!\d*$)")  # the start of text that a spreadsheet program would evaluate
 
 
 def student_of(path, paths):
@@ -129,11 +131,18 @@ def write_class(folder, outcomes, words=None, moodle=None, canvas=None, assignme
         write_atomically(folder / "class.png", as_png(draw_class, list(graded.values())))
 
 
-def table(rows, mark="\ufeff"):
-    """Return the text of a CSV file, with a byte order mark so that spreadsheet programs read it as UTF-8."""
+def table(rows):
+    """Return the text of a CSV file, with a byte order mark so that spreadsheet programs read it as UTF-8.
+
+    Text from students that a spreadsheet program would evaluate as a formula gets an apostrophe in front.
+    """
+    return "\ufeff" + csv_text([[f"'{cell}" if FORMULA.match(cell) else cell for cell in row] for row in rows])
+
+
+def csv_text(rows):
     file = io.StringIO()
     csv.writer(file).writerows(rows)
-    return mark + file.getvalue()
+    return file.getvalue()
 
 
 def rows_of(path, name):
@@ -192,7 +201,7 @@ def read_words(folder, path=None):
         raise ValueError(f"words: {path} has the columns {', '.join(heads)}, expected {', '.join(WORDS)}")
     entries = {}
     for number, row in enumerate(rows, 2):
-        entry = dict(zip(heads, row))
+        entry = dict(zip(heads, (cell[1:] if FORMULA.match(cell[1:]) and cell[0] == "'" else cell for cell in row)))
         points = entry.get("points", "").strip().replace(",", ".")
         if not points:
             continue
@@ -221,7 +230,8 @@ def words_files(graded, students, entries):
         of = read_sets()[name]
         lines += [f"# {name}", "", of.question, "", "## Worked answer and marking scheme", "", of.answer, ""]
         for student, answer in sorted(of_class):
-            lines += [f"## {student}", "", answer, ""]
+            quoted = "\n".join(f"> {line}" for line in answer.splitlines())  # so that it has no headings of its own
+            lines += [f"## {shown(student)}", "", quoted, ""]
     return table([rows[0], *sorted(rows[1:])]), "\n".join(lines)
 
 
@@ -297,7 +307,7 @@ def moodle_table(path, rows):
         if row and row["points"]:
             most = float(most or row["points"])
             line[heads.index("Grade")] = f"{row['score'] * most / row['points']:.2f}"
-    return table([heads, *lines], mark="")
+    return csv_text([heads, *lines])
 
 
 def canvas_table(path, rows, assignment=None):
@@ -314,7 +324,7 @@ def canvas_table(path, rows, assignment=None):
     for line in lines:
         if (student := line[who].strip()) in rows:
             line[column] = f"{rows[student]['score']:g}"
-    return table([[line[n] for n in keep] for line in (heads, *lines)], mark="")
+    return csv_text([[line[n] for n in keep] for line in (heads, *lines)])
 
 
 # ---------------------------------------------------------------- nbgrader

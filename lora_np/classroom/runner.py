@@ -10,6 +10,8 @@ If an input of a call is a function, it stays in the grading process. To call it
 {"function": key, "arguments": [...]}.
 """
 
+import ast
+import asyncio
 import base64
 import contextlib
 import io
@@ -29,6 +31,8 @@ from importlib.machinery import ModuleSpec
 
 import numpy as np
 
+MOST_BITS = 10_000  # larger integers, with more than 3,010 digits, are described in words
+MOST_CHARACTERS = 300  # of the description of an error
 KINDS = "biufc"  # dtype kinds of the arrays that are sent; arrays of other kinds are described in words
 
 
@@ -44,6 +48,8 @@ class Words:
 
 def encode(value, functions=None):
     """Encode a value for JSON. A function is stored in the dict `functions`, and only its key is sent."""
+    if isinstance(value, int | Fraction) and max(value.numerator, -value.numerator, value.denominator) >> MOST_BITS:
+        return {"words": "a number with more than 3,000 digits"}
     if value is None or isinstance(value, bool | str) or type(value) in (int, float):
         return value
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in KINDS:
@@ -140,15 +146,48 @@ def what_was_raised(error, function, call):
     for frame, line in traceback.walk_tb(error.__traceback__):
         if frame.f_code is code:
             where = f", in line {line - code.co_firstlineno + 1} of the function"
-    try:
-        said = f": {error}" if str(error) else ""
-    except Exception:  # str() of a student's exception can fail as well
-        said = ""
-    shapes = isinstance(error, ValueError) and ("broadcast" in said or "matmul" in said or "reshape" in said)
+    said, shapes = in_plain_words(error)
     advice = ". Print the shapes just before that line, and compare them with those you wrote down" if shapes else ""
     if isinstance(error, TypeError) and (error.__traceback__ is None or error.__traceback__.tb_next is None):
         advice = f". It is called as {call}"  # the call itself failed
-    return f"it raises {type(error).__name__}{said}{where}{advice}"
+    return f"it raises {said}{where}{advice}"
+
+
+NUMPY_ERRORS = (  # pattern of an error of NumPy, and what it means
+    (
+        r"matmul: .*\(size (\d+) is different from (\d+)\)",
+        r"the inner lengths of a product A @ B differ: A has \2 columns, "
+        r"and B has \1 rows. Is a .T missing?",
+    ),
+    (
+        r"shapes (\(.*?\)) and (\(.*?\)) not aligned.*",
+        r"arrays of shapes \1 and \2 cannot be multiplied. Is a .T missing?",
+    ),
+    (
+        r"operands could not be broadcast together with (?:remapped )?shapes (\(.*?\)) (\(.*?\)).*",
+        r"arrays of shapes \1 and \2 cannot be combined elementwise",
+    ),
+    (r"cannot reshape array of size (\d+) into shape (\(.*\))", r"an array of \1 numbers cannot get the shape \2"),
+    (
+        r"numpy boolean (subtract|negative), .*",
+        r"- is not defined for arrays of bools; convert them to numbers first, as in "
+        r"x.astype(float)",
+    ),
+)
+
+
+def in_plain_words(error):
+    """Return an exception's name and message, and whether it is about shapes; NumPy's common messages are explained."""
+    try:
+        said = str(error)
+    except Exception:  # str() of a student's exception can fail as well
+        said = ""
+    for pattern, words in NUMPY_ERRORS:
+        if isinstance(error, ValueError | TypeError) and re.fullmatch(pattern, said, re.DOTALL):
+            return f"{type(error).__name__}: {re.sub(pattern, words, said, flags=re.DOTALL)}", "bools" not in words
+    if len(said) > MOST_CHARACTERS:
+        said = f"{said[:MOST_CHARACTERS]}…"
+    return f"{type(error).__name__}: {said}".removesuffix(": "), False
 
 
 @contextlib.contextmanager
@@ -212,21 +251,37 @@ class FindAbsent:
         pass
 
 
-def without_magic(source):
-    """Return a cell's source without lines that only IPython understands, such as %matplotlib inline and !ls."""
-    return re.sub(r"^(\s*)[%!?].*$", r"\1pass", source, flags=re.MULTILINE)
+class Ignored:
+    """What replaces `display` and `get_ipython`: anything can be called, and nothing happens."""
+
+    def __getattr__(self, name):
+        return self
+
+    def __call__(self, *given, **more):
+        return self
+
+
+def python_of(source):
+    """Return a cell's source without what only IPython understands, such as %timeit f(), files = !ls, and f?."""
+    with contextlib.suppress(SyntaxError, ValueError):
+        ast.parse(source)
+        return source
+    if re.match(r"\s*%%(?!time|timeit|capture|prun)", source):
+        return ""  # another language, or a file
+    source = re.sub(r"^(\s*)([%!?].*|[\w.]+\?+ *)$", r"\1pass", source, flags=re.MULTILINE)
+    return re.sub(r"^(\s*[\w, ]+= *)[%!].*$", r"\1None", source, flags=re.MULTILINE)
 
 
 def run_cell(source, space):
-    """Run a cell; return a description of its error, or None."""
+    """Run a cell, which may contain `await`; return a description of its error, or None."""
     try:
         with quiet():
-            exec(compile(without_magic(source), "<cell>", "exec"), space)
+            code = compile(python_of(source), "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            waiting = eval(code, space)
+            if waiting is not None:
+                asyncio.run(waiting)
     except BaseException as error:
-        try:
-            return f"it raises {type(error).__name__}: {error}".removesuffix(": ")
-        except Exception:
-            return f"it raises {type(error).__name__}"
+        return f"it raises {in_plain_words(error)[0]}"
     return None
 
 
@@ -278,7 +333,7 @@ def main():
 
     if "--without-lora-np" in sys.argv:
         sys.meta_path.insert(0, FindAbsent)
-    space = {"__name__": "__main__", "np": np, "math": math}
+    space = {"__name__": "__main__", "np": np, "math": math, "display": Ignored(), "get_ipython": Ignored()}
     sys.modules["__main__"].__dict__.update(space)
     for line in messages:
         message = json.loads(line)

@@ -1,34 +1,42 @@
 """Run submissions in a separate process, because they may raise, loop forever or exit.
 
 The process receives inputs, but no worked solutions, and returns outputs. In a sandbox (bubblewrap), it has no network
-access, sees no files except Python's and its own, and may write up to 64 MB. It cannot start other processes, and its
-memory and time are limited.
+access, sees no files except Python's and its own, and may write up to 64 MB. It cannot start other processes or create
+namespaces, and its memory, threads and time are limited.
 """
 
+import itertools
 import json
 import os
 import platform
 import queue
+import re
 import shutil
 import struct
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from contextlib import suppress
+from functools import lru_cache
 from glob import glob
 from pathlib import Path
 
+from ..checked import shown
 from ..training import process_environment
 from .examine import Failed
-from .runner import decode, encode
+from .runner import MOST_CHARACTERS, decode, encode
 
 STEP_SECONDS = 60  # time limit for a cell or a function call
 START_SECONDS = 30
-MOST_BYTES = 64_000_000  # largest size of one answer
+MOST_BYTES = 4_000_000  # largest size of one answer
+MOST_ASKED = 100_000  # largest size of the arguments for a function that stays in the grading process
+MOST_THREADS = 64
 MEMORY = 4_000_000_000  # bytes of address space
 FILES = 64_000_000  # bytes of files that the process may write
 PACKAGE = Path(__file__).resolve().parents[1]
+BESIDE = "notebooks", "tests"  # folders of a clone
 RUNNER = PACKAGE / "classroom" / "runner.py"
 
 
@@ -121,57 +129,72 @@ class Process:
         Raises
         ------
         Stopped
-            If the process ends, takes longer than `seconds`, or sends an invalid answer.
+            If the process ends, takes longer than `seconds` for all of this, starts too many threads, or sends an
+            invalid answer.
         """
-        seconds = STEP_SECONDS if seconds is None else seconds
-        while True:
-            try:
+        answered, reasons = threading.Event(), []
+        watching = threading.Thread(target=self._watch, args=(answered, seconds or STEP_SECONDS, reasons), daemon=True)
+        watching.start()
+        try:
+            while True:
                 self._process.stdin.write(json.dumps(message).encode() + b"\n")
                 self._process.stdin.flush()
-                line = self._lines.get(timeout=seconds)
-            except queue.Empty:
-                raise Stopped(f"it was stopped after {seconds:g} s (is there an infinite loop?)") from None
-            except OSError:
-                line = None
-            if line is None:
-                raise Stopped("it ends the Python process, or needs more memory than is available")
-            try:
+                line = self._lines.get()
+                if line is None:
+                    raise OSError
                 answer = json.loads(line)
                 if "function" not in answer:
                     return answer
-                message = result_of(functions, answer)
-            except (ValueError, TypeError, KeyError, RecursionError):
-                raise Stopped("its return value cannot be read") from None
+                asked = len(line) < MOST_ASKED
+                message = result_of(functions, answer) if asked else {"error": "its arguments are too large"}
+        except OSError:
+            answered.set()
+            watching.join()
+            ended = "it ends the Python process, or needs more memory than is available"
+            raise Stopped(*(reasons or [ended])) from None
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise Stopped("its return value cannot be read") from None
+        finally:
+            answered.set()
 
-    def call(self, exercise, measure=False):
-        """Return a function, inputs -> the student's result (or the call's peak memory), and the inputs afterwards."""
+    def _watch(self, answered, seconds, reasons):
+        """Kill the process if it has not answered in time, or has too many threads; append the reason to a list."""
+        ends = time.monotonic() + seconds
+        while not answered.wait(0.1):
+            if time.monotonic() > ends:
+                reasons.append(f"it was stopped after {seconds:g} s (is there an infinite loop?)")
+            elif self._status("Threads") > MOST_THREADS:
+                reasons.append(f"it was stopped because it started more than {MOST_THREADS} threads")
+            if reasons:
+                return self._process.kill()
 
-        def call(inputs):
-            functions = {}
-            message = {"call": exercise.name, "inputs": encode(inputs, functions), "measure": measure}
-            answer = self.ask(message, functions)
-            if answer.get("error"):
-                raise Failed(str(answer["error"]))
-            try:
-                inputs_after = decode(answer["inputs"], functions.get)
-                return (answer["peak"] if measure else decode(answer["returned"])), inputs_after
-            except Exception:  # depends on the student's answer
-                raise Failed("its return value cannot be read") from None
+    def call(self, exercise, inputs, measure=False):
+        """Call a student's function; return its result, the inputs afterwards and, if measured, the peak memory."""
+        functions = {}
+        message = {"call": exercise.name, "inputs": encode(inputs, functions), "measure": measure}
+        answer = self.ask(message, functions)
+        if answer.get("error"):
+            raise Failed(shown(str(answer["error"]), MOST_CHARACTERS * 2))
+        try:
+            return decode(answer["returned"]), decode(answer["inputs"], functions.get), int(answer["peak"])
+        except Exception:  # depends on the student's answer
+            raise Failed("its return value cannot be read") from None
 
-        return call
-
-    def peak(self):
-        """Return a sandboxed process's peak memory in bytes since the last `forget_peak`, or None if it is unknown."""
+    def peak(self, reset=False):
+        """Return a sandboxed process's peak memory in bytes; `reset` sets it to its present memory first."""
         if not self.sandbox:
             return None
+        if reset:
+            with suppress(OSError):
+                (self._innermost() / "clear_refs").write_text("5")
+        return 1024 * self._status("VmHWM")
+
+    def _status(self, name):
+        """Return a number from the runner's /proc/PID/status, or 0 if it is unknown."""
         with suppress(OSError, StopIteration, ValueError):
             lines = (self._innermost() / "status").read_text().splitlines()
-            return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-        return None
-
-    def forget_peak(self):
-        with suppress(OSError):
-            (self._innermost() / "clear_refs").write_text("5")
+            return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
+        return 0
 
     def _innermost(self):
         """Return the /proc folder of the runner's own process, which is a descendant of the sandbox's process."""
@@ -211,38 +234,56 @@ def sandboxed(seccomp):
     runner = "/tmp/runner.py"
     shown = {"/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", sys.prefix, sys.base_prefix}
     shown |= {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix)}
-    hidden = [path for path in (PACKAGE, PACKAGE.parent / "notebooks", PACKAGE.parent / "tests") if path.exists()]
     command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
-    command += ["--proc", "/proc", "--dev", "/dev", "--size", str(FILES), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+    command += ["--proc", "/proc", "--dev", "/dev", "--size", FILES, "--tmpfs", "/tmp", "--chdir", "/tmp"]
     for path in sorted(shown):  # after /tmp, because a Python environment may be there
         command += ["--ro-bind-try", path, path]
-    for path in hidden:  # if the environment is inside the clone, or the package inside the environment
-        if any(Path(path).is_relative_to(place) for place in shown):
-            command += ["--tmpfs", path]
-    command += ["--ro-bind", RUNNER, runner, "--seccomp", seccomp]
+    for path in copies_in(tuple(sorted(shown))):
+        command += ["--tmpfs", path, "--remount-ro", path] if path.is_dir() else ["--ro-bind", os.devnull, path]
+    command += ["--ro-bind", RUNNER, runner, "--remount-ro", "/dev", "--remount-ro", "/", "--seccomp", seccomp]
     for name, value in (process_environment() | {"MPLBACKEND": "Agg", "HOME": "/tmp", "PATH": "/usr/bin"}).items():
         command += ["--setenv", name, value]
     limits = [f"--as={MEMORY}", f"--fsize={FILES}", f"--cpu={20 * STEP_SECONDS}", "--core=0"]
     return [*command, "prlimit", *limits, sys.executable, "-s", runner, "--without-lora-np"]
 
 
-# Machine -> its number in a system call filter, and the numbers of clone, clone3, and (if they exist) fork and vfork.
-SYSTEM_CALLS = {"x86_64": (0xC000003E, 56, 435, (57, 58)), "aarch64": (0xC00000B7, 220, 435, ())}
+@lru_cache(maxsize=1)
+def copies_in(folders):
+    """List all copies of this package in several folders, and the notebooks and tests beside them.
+
+    A copy may be a clone, an installed package, or a file to install it from.
+    """
+    copies = {PACKAGE, *(PACKAGE.parent / name for name in BESIDE)}
+    for folder, inside, files in itertools.chain.from_iterable(map(os.walk, folders)):
+        if Path(folder, "classroom", "exercises").is_dir():
+            copies |= {Path(folder), *(Path(folder).parent / name for name in BESIDE if is_clone(Path(folder).parent))}
+            inside.clear()
+        copies |= {Path(folder, name) for name in files if re.fullmatch(r"lora[_-]np.*\.(whl|gz|zip|pth)", name)}
+    return [path for path in sorted(copies) if path.exists() and any(path.is_relative_to(place) for place in folders)]
+
+
+def is_clone(folder):
+    return (folder / "pyproject.toml").is_file()
+
+
+# Machine -> its number in a system call filter, and the numbers of clone and clone3, and of calls that are denied: fork
+# and vfork (if they exist), unshare and setns.
+SYSTEM_CALLS = {"x86_64": (0xC000003E, 56, 435, (57, 58, 272, 308)), "aarch64": (0xC00000B7, 220, 435, (97, 268))}
 LOAD, EQUAL, ANY_BIT, AT_LEAST, RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
 ALLOW, KILL, NOT_PERMITTED, NOT_IMPLEMENTED = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026
 THREAD = 0x00010000  # flag of `clone` for a thread instead of a process
 
 
 def without_processes():
-    """Return a file with a seccomp filter that lets a program start threads, but not processes."""
-    machine, clone, clone3, forks = SYSTEM_CALLS[platform.machine()]
+    """Return a file with a seccomp filter that lets a program start threads, but not processes or namespaces."""
+    machine, clone, clone3, denied = SYSTEM_CALLS[platform.machine()]
     steps = [  # (operation, number, where to continue if true, where if false)
         (LOAD, 4),  # the architecture for which the call is made
         (EQUAL, machine, "next", "kill"),
         (LOAD, 0),  # the call's number
         (AT_LEAST, 0x40000000, "kill", "next"),  # x32 calls
         (EQUAL, clone3, "absent", "next"),  # the C library then uses `clone`
-        *((EQUAL, call, "deny", "next") for call in forks),
+        *((EQUAL, call, "deny", "next") for call in denied),
         (EQUAL, clone, "next", "allow"),
         (LOAD, 16),  # the flags
         (ANY_BIT, THREAD, "allow", "deny"),
