@@ -150,7 +150,7 @@ def test_damaged_notebooks(fields, says, tmp_path, capsys):
     path = tmp_path / "odd.ipynb"
     path.write_text(json.dumps(odd))
     assert main(["classroom", "grade", str(path)]) == 1
-    assert f"not graded     notebook: {path} {says}" in capsys.readouterr().out
+    assert f"not gradable   notebook: {path} {says}" in capsys.readouterr().out
     assert main(["classroom", "collect", str(tmp_path / "course"), str(path)]) == 1
     assert f"not collected: notebook: {path} {says}" in capsys.readouterr().out
 
@@ -349,7 +349,7 @@ def test_text_of_students_is_no_formula_and_no_heading(tmp_path):
     filled = (
         (tmp_path / "out" / "words.csv")
         .read_text("utf-8")
-        .replace("(1),words_07_lora_layer,4,", "(1),words_07_lora_layer,4,2")
+        .replace("(1),,words_07_lora_layer,4,", "(1),,words_07_lora_layer,4,2")
     )
     (tmp_path / "out" / "words.csv").write_text(filled, encoding="utf-8")
     write_class(tmp_path / "out", outcomes)
@@ -361,15 +361,15 @@ def test_no_sandbox_no_grading(tmp_path, monkeypatch, fails):
     fails("classroom", "grade", hand_in(tmp_path / "a.ipynb", handed_in()), "--sandbox", says=["bubblewrap"])
 
 
-def rows(path):
-    return list(csv.DictReader(io.StringIO(path.read_text("utf-8-sig"))))
+def rows(path, delimiter=","):
+    return list(csv.DictReader(io.StringIO(path.read_text("utf-8-sig")), delimiter=delimiter))
 
 
 STUDENTS = {
-    "moodle/Ada Lovelace_4711_assignsubmission_file/05.ipynb": "4711",
-    "canvas/lovelaceada_LATE_815_99_05_lora_layer.ipynb": "815",
-    "own/ada/05.ipynb": "ada",
-    "ada.ipynb": "ada",
+    "moodle/Ada Lovelace_4711_assignsubmission_file/05.ipynb": ("4711", "Ada Lovelace"),
+    "canvas/lovelaceada_LATE_815_99_05_lora_layer.ipynb": ("815", "lovelaceada"),
+    "own/ada/05.ipynb": ("ada", ""),
+    "ada.ipynb": ("ada", ""),
 }
 
 
@@ -400,9 +400,11 @@ def test_the_files_of_a_class(class_of_three, tmp_path, fails):
 
     assert main(command) == 1
     ada, ben, cy = rows(out / "marks.csv")
-    assert (ada["student"], ada["merge"], ada["score"], ada["points"]) == ("11", "2", "14", "18")
+    assert [ada[name] for name in ("student", "name", "merge", "score", "points")] == ["11", "Ada L", "2", "14", "18"]
     assert (ben["merge"], ben["lora_backward"], ben["words_07_lora_layer"]) == ("0", "6", "")
-    assert "is not graded" in cy["notes"] and str(class_of_three) not in read("marks.csv")
+    assert "05.ipynb: not gradable: notebook: 05.ipynb is not a" in cy["notes"] and str(class_of_three) not in read(
+        "marks.csv"
+    )
     assert "W_merged lacks the factor s (1)" in read("class.md")
     assert (out / "class.png").read_bytes()[:4] == b"\x89PNG"
     assert "Because." in read("words.md") and "one point each" in read("words.md")
@@ -410,7 +412,7 @@ def test_the_files_of_a_class(class_of_three, tmp_path, fails):
     assert "W_merged lacks the factor s" in read(*feedback) and str(class_of_three) not in read(*feedback)
 
     # The teacher reads, and fills in points; they stay through the next grading.
-    words = "12,words_07_lora_layer,4,"
+    words = "12,Ben K,words_07_lora_layer,4,"
     text = read("words.csv").replace(f"{words},", f"{words}1.5,short")
     (out / "words.csv").write_text(text, encoding="utf-8")
     moodle, canvas = tmp_path / "moodle.csv", tmp_path / "canvas.csv"
@@ -427,6 +429,61 @@ def test_the_files_of_a_class(class_of_three, tmp_path, fails):
     (out / "words.csv").write_text(text.replace(",1.5,", ",9,"), encoding="utf-8")
     broken = class_of_three / "Cy M_13_assignsubmission_file"
     fails("classroom", "grade", broken, "--out", out, says=["got '9' points, expected 0 to 4"])
+
+
+@pytest.mark.slow
+def test_a_term(tmp_path):
+    """25 students from Moodle: two attempts, files that cannot be graded, a German worksheet; all files agree."""
+    names = [f"Åsa Ö{letter}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXY"]
+    folders = {name: tmp_path / "in" / f"{name}_{100 + n}_assignsubmission_file" for n, name in enumerate(names)}
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+    whole, half = handed_in(), handed_in("student", merge="def merge(W, A, B, s):\n    return W + s * B @ A")
+    for n, name in enumerate(names[5:]):
+        hand_in(folders[name] / "07.ipynb", whole if n % 2 else half)
+    hand_in(folders[names[0]] / "07 (1).ipynb", whole)
+    hand_in(folders[names[0]] / "07 (2).ipynb", half)
+    (folders[names[1]] / "07.py").write_text("def merge(W, A, B, s): pass")
+    (folders[names[2]] / "07.zip").write_bytes(b"PK")
+    (folders[names[3]] / "07.ipynb").write_text("no notebook")
+    hand_in(folders[names[4]] / "07.ipynb", whole)
+    (folders[names[4]] / "helper.py").touch()
+    heads = "ID", "Vollständiger Name", "Status", "Bewertung", "Bestwertung", "Feedback als Kommentar"
+    lines = [";".join(heads), *(f"Teilnehmer/in{100 + n};{name};;;50,00;" for n, name in enumerate(names))]
+    (tmp_path / "moodle.csv").write_text("\n".join(lines), encoding="utf-8-sig")
+    command = ["classroom", "grade", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--moodle"]
+    assert main([*command, str(tmp_path / "moodle.csv")]) == 1
+
+    marks = rows(tmp_path / "out" / "marks.csv")
+    assert [(row["student"], row["name"]) for row in marks] == [(str(100 + n), name) for n, name in enumerate(names)]
+    given = [float(row["score"]) for row in marks]
+    assert given == [14.0, 0.0, 0.0, 0.0, 14.0] + [2.0, 14.0] * 10
+    assert "07 (2).ipynb: not counted, because 07 (1).ipynb counts" in marks[0]["notes"]
+    reasons = {1: "ask the student for the notebook", 2: "unpack it", 3: "is not a Jupyter notebook"}
+    comments = [row["Feedback als Kommentar"] for row in rows(tmp_path / "out" / "moodle.csv", ";")]
+    overview = (tmp_path / "out" / "class.md").read_text("utf-8")
+    for n, reason in reasons.items():
+        assert all("not gradable: notebook: 07" in text for text in (marks[n]["notes"], comments[n]))
+        assert all(reason in text for text in (marks[n]["notes"], comments[n], overview))
+    moodle = [row["Bewertung"] for row in rows(tmp_path / "out" / "moodle.csv", ";")]
+    assert moodle == [
+        f"{50 * score / 18:.2f}".replace(".", ",") if score or n > 3 else "" for n, score in enumerate(given)
+    ]
+    assert "merge: 2 of 2 points" in comments[6] and "<br>" in comments[6]
+    words = rows(tmp_path / "out" / "words.csv")
+    assert len(words) == 22 and "## 07_lora_layer: 22 notebooks" in overview
+    assert {row["name"] for row in words} == {name for n, name in enumerate(names) if n not in reasons}
+
+
+def test_marks_are_written_whatever_else_fails(class_of_three, tmp_path, monkeypatch):
+    def fail(*given):
+        raise RuntimeError("no glyph")
+
+    monkeypatch.setattr("lora_np.classroom.marks.as_png", fail)
+    ada = next(class_of_three.glob("Ada*/*.ipynb"))
+    with pytest.raises(ValueError, match="class.png was not written: no glyph"):
+        write_class(tmp_path, {str(ada): grade(ada)})
+    assert rows(tmp_path / "marks.csv")[0]["score"] == "14" and (tmp_path / "words.md").is_file()
 
 
 def test_notebooks_are_collected_for_nbgrader(class_of_three, tmp_path):

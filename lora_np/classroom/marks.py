@@ -1,33 +1,44 @@
 """Write the results of a class of students: marks, written answers, an overview, and files for Moodle and Canvas."""
 
-import csv
-import io
 import math
 import re
 from collections import Counter
 from os.path import commonpath, realpath
 from pathlib import Path
+from typing import NamedTuple
 
 from ..checked import shown
-from ..data.texts import existing_file
 from ..experiments.drawing import OTHERS, as_png
 from ..formats import check_file, check_folder, write_text
 from ..formats.atomic import write_atomically
 from ..tasks.pictures import new_figure
+from .gradebooks import as_written, canvas_table, comments_of, moodle_table, rows_of, table
 from .grading import Graded, set_of
 from .notebooks import notebook_text, read_notebook
+from .release import mark as marks_of
 from .sets import read_sets
 
 FILES = ("marks.csv", "words.csv", "words.md", "class.md", "class.png", "moodle.csv", "canvas.csv")
-WORDS = ("student", "item", "out_of", "points", "remark")  # columns of words.csv; the teacher fills in the last two
+WORDS = (
+    "student",
+    "name",
+    "item",
+    "out_of",
+    "points",
+    "remark",
+)  # columns of words.csv; the teacher fills in the last two
 # Patterns of folder and file names in downloads from Moodle and Canvas; these names contain the student's id.
 MOODLE = re.compile(r"(?P<name>.+)_(?P<id>\d+)_assignsubmission_file")
 CANVAS = re.compile(r"(?P<name>[^_]+)_(?:LATE_)?(?P<id>\d+)_\d+_.+")
-FORMULA = re.compile(r"[=+\-@\t\r](?!\d*$)")  # the start of text that a spreadsheet program would evaluate
+
+
+class Student(NamedTuple):
+    id: str
+    name: str = ""
 
 
 def student_of(path, paths):
-    """Return the student's id if Moodle or Canvas put it in a folder or file name, else the folder's or file's name.
+    """Return the Student whose id and name Moodle or Canvas put in a folder or file name; else its name is the id.
 
     Parameters
     ----------
@@ -37,16 +48,18 @@ def student_of(path, paths):
     place = Path(realpath(path))
     for part in (*reversed(place.parts[:-1]), place.stem):
         if found := MOODLE.fullmatch(part) or CANVAS.fullmatch(part):
-            return found["id"]
+            return Student(found["id"], found["name"])
     common = Path(commonpath([Path(realpath(other)).parent for other in paths]))
     folders = place.relative_to(common).parts[:-1]
-    return folders[0] if folders else place.stem
+    return Student(folders[0] if folders else place.stem)
 
 
 def place_of_feedback(folder, path, paths):
     """Return a report's path in `folder`: the notebook's path below the notebooks' common folder, with suffix .txt."""
     common = commonpath([Path(realpath(path)).parent for path in paths])
-    return Path(folder) / Path(realpath(path)).relative_to(common).with_suffix(".txt")
+    return Path(folder) / Path(realpath(path)).relative_to(common).with_suffix(
+        ".txt" if Path(path).suffix == ".ipynb" else f"{Path(path).suffix}.txt"
+    )
 
 
 def check_places(folder, paths):
@@ -102,7 +115,7 @@ def write_class(folder, outcomes, words=None, moodle=None, canvas=None, assignme
     Parameters
     ----------
     folder : the folder to write
-    outcomes : dict, path -> Graded, or a ValueError with the reason why the notebook cannot be graded
+    outcomes : dict, path -> Graded, or a ValueError with the reason why the file cannot be graded
     words : file with points for written answers; by default `words.csv` in the folder
     moodle, canvas : Moodle's grading worksheet and Canvas's gradebook, as downloaded; the marks are written to copies
     assignment : name of the column in Canvas's gradebook; None if there is only one
@@ -110,71 +123,74 @@ def write_class(folder, outcomes, words=None, moodle=None, canvas=None, assignme
     Raises
     ------
     ValueError
-        If a file does not have the expected format.
+        If a file does not have the expected format, or cannot be written; all other files are written.
     """
     folder, paths = Path(folder), list(outcomes)
     entries = read_words(folder, words)
     students = {path: student_of(path, paths) for path in paths}
-    graded = {path: one for path, one in outcomes.items() if isinstance(one, Graded)}
-    rows = rows_of_class(outcomes, students, entries)
-    texts = {folder / "marks.csv": marks_table(rows), folder / "class.md": class_text(graded)}
-    texts[folder / "words.csv"], texts[folder / "words.md"] = words_files(graded, students, entries)
-    texts |= {folder / name: text for name, text in course_tables(rows, moodle, canvas, assignment).items()}
-    for path, one in outcomes.items():
-        points = entries.get((students[path], graded[path].marks[-1].item)) if path in graded else None
-        text = report(one, points) if path in graded else f"{Path(path).name}: not graded\n{one}"
-        texts[place_of_feedback(folder, path, paths)] = text + "\n"
-    for place, text in texts.items():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_text(place, text)
-    if graded:
-        write_atomically(folder / "class.png", as_png(draw_class, list(graded.values())))
+    counted, refused = counted_of(outcomes, students)
+    rows = rows_of_class(students, counted, refused, entries)
+    feedback = {}
+    for path in paths:
+        points = entries.get((students[path].id, counted[path].marks[-1].item)) if path in counted else None
+        feedback[path] = report(counted[path], points) if path in counted else f"{Path(path).name}: {refused[path]}"
+    tables = {
+        "marks.csv": lambda: marks_table(rows),
+        "words.csv": lambda: words_table(counted, students, entries),
+        "words.md": lambda: words_text(counted, students),
+        "class.md": lambda: class_text(counted, refused),
+        "class.png": lambda: as_png(draw_class, list(counted.values())),
+        "moodle.csv": lambda: moodle_table(moodle, rows, comments_of(feedback, students)),
+        "canvas.csv": lambda: canvas_table(canvas, rows, assignment),
+    }
+    unwanted = {"class.png": not counted, "moodle.csv": not moodle, "canvas.csv": not canvas}
+    texts = {folder / name: make for name, make in tables.items() if not unwanted.get(name)}
+    texts |= {place_of_feedback(folder, path, paths): lambda p=path: f"{feedback[p]}\n" for path in paths}
+    failed = []
+    for place, make in texts.items():
+        try:  # marks are written, whatever else fails
+            place.parent.mkdir(parents=True, exist_ok=True)
+            content = make()
+            write_atomically(place, content if isinstance(content, bytes) else content.encode())
+        except (OSError, ValueError, RuntimeError) as error:
+            failed.append(f"{place.name} was not written: {error}")
+    if failed:
+        raise ValueError("; ".join(failed))
 
 
-def table(rows):
-    """Return the text of a CSV file, with a byte order mark so that spreadsheet programs read it as UTF-8.
+def counted_of(outcomes, students):
+    """Decide which notebook counts: the first of a student for each set.
 
-    Text from students that a spreadsheet program would evaluate as a formula gets an apostrophe in front.
+    Returns
+    -------
+    counted : dict, path -> Graded
+    refused : dict, path -> the reason why a notebook does not count
     """
-    return "\ufeff" + csv_text([[f"'{cell}" if FORMULA.match(cell) else cell for cell in row] for row in rows])
-
-
-def csv_text(rows):
-    file = io.StringIO()
-    csv.writer(file).writerows(rows)
-    return file.getvalue()
-
-
-def rows_of(path, name):
-    """Read the rows of a CSV file, starting with the header; short rows are padded with empty strings."""
-    try:
-        text = existing_file(path).read_text(encoding="utf-8-sig")
-        rows = [row for row in csv.reader(io.StringIO(text)) if row]
-    except (OSError, UnicodeDecodeError, csv.Error):
-        raise ValueError(f"{name}: {path} is not a CSV file in UTF-8") from None
-    if not rows:
-        raise ValueError(f"{name}: {path} is empty")
-    return [row + [""] * (len(rows[0]) - len(row)) for row in rows]
-
-
-def rows_of_class(outcomes, students, words):
-    """Return a dict, student -> row. A row maps items to scores (or None), and also has "score", "points" and "notes".
-
-    Only a student's first notebook of each set counts.
-    """
-    rows = {}
+    counted, refused, firsts = {}, {}, {}
     for path, one in outcomes.items():
-        row = rows.setdefault(students[path], {"score": 0.0, "points": 0.0, "notes": []})
         if not isinstance(one, Graded):
-            row["notes"].append(f"{Path(path).name} is not graded: {str(one).replace(str(path), Path(path).name)}")
-        elif any(mark.item in row for mark in one.marks):
-            row["notes"].append(f"several notebooks for {one.exercise}: {Path(path).name} is not counted")
+            refused[path] = f"not gradable: {str(one).replace(str(path), Path(path).name)}"
+            continue
+        first = firsts.setdefault((students[path].id, one.exercise), path)
+        if first == path:
+            counted[path] = one
         else:
-            for mark in one.marks:
-                given, _ = words.get((students[path], mark.item), (None, ""))
-                row[mark.item] = given if mark.by_hand else mark.score
-                row["score"] += row[mark.item] or 0.0
-                row["points"] += mark.points
+            refused[path] = f"not counted, because {Path(first).name} counts for {one.exercise}"
+    return counted, refused
+
+
+def rows_of_class(students, counted, refused, words):
+    """Return a dict, id -> row. A row maps items to scores (or None), "name", "score", "points" and "notes"."""
+    rows = {}
+    for path, student in students.items():
+        row = rows.setdefault(student.id, {"name": student.name, "score": 0.0, "points": 0.0, "notes": []})
+        if path in refused:
+            row["notes"].append(f"{Path(path).name}: {refused[path]}")
+        for mark in counted[path].marks if path in counted else ():
+            given, _ = words.get((student.id, mark.item), (None, ""))
+            row[mark.item] = given if mark.by_hand else mark.score
+            row["score"] += row[mark.item] or 0.0
+            row["points"] += mark.points
     return rows
 
 
@@ -182,10 +198,10 @@ def marks_table(rows):
     """Format the marks as a CSV table, with a row for each student and a column for each item of the submitted sets."""
     sets = [[*(exercise.name for exercise in of.exercises), of.question_id] for of in read_sets().values()]
     items = [item for of_set in sets for item in of_set if any(item in row for row in rows.values())]
-    lines = [["student", *items, "score", "points", "notes"]]
+    lines = [["student", "name", *items, "score", "points", "notes"]]
     for student, row in sorted(rows.items()):
         numbers = [row.get(item) for item in (*items, "score", "points")]
-        lines.append([student, *("" if n is None else f"{n:g}" for n in numbers), "; ".join(row["notes"])])
+        lines.append([student, row["name"], *("" if n is None else f"{n:g}" for n in numbers), "; ".join(row["notes"])])
     return table(lines)
 
 
@@ -196,12 +212,12 @@ def read_words(folder, path=None):
     """Read a teacher's entries, by default from `words.csv`; return a dict, (student, item) -> (points, remark)."""
     if path is None and not (path := Path(folder) / "words.csv").exists():
         return {}
-    heads, *rows = rows_of(path, "words")
+    (heads, *rows), _ = rows_of(path, "words")
     if not set(WORDS) <= set(heads):
         raise ValueError(f"words: {path} has the columns {', '.join(heads)}, expected {', '.join(WORDS)}")
     entries = {}
     for number, row in enumerate(rows, 2):
-        entry = dict(zip(heads, (cell[1:] if FORMULA.match(cell[1:]) and cell[0] == "'" else cell for cell in row)))
+        entry = dict(zip(heads, map(as_written, row)))
         points = entry.get("points", "").strip().replace(",", ".")
         if not points:
             continue
@@ -215,32 +231,41 @@ def read_words(folder, path=None):
     return entries
 
 
-def words_files(graded, students, entries):
-    """Return the texts of `words.csv`, which the teacher fills in, and of `words.md`, with the written answers."""
-    rows, answers = [list(WORDS)], {}
-    for path, one in graded.items():
-        for mark in one.marks:
-            if mark.by_hand:
-                points, remark = entries.get((students[path], mark.item), ("", ""))
-                filled = f"{points:g}" if points != "" else ""
-                rows.append([students[path], mark.item, f"{mark.points:g}", filled, remark])
-                answers.setdefault(one.exercise, []).append((students[path], mark.said))
-    lines = []
-    for name, of_class in answers.items():
-        of = read_sets()[name]
-        lines += [f"# {name}", "", of.question, "", "## Worked answer and marking scheme", "", of.answer, ""]
-        for student, answer in sorted(of_class):
-            quoted = "\n".join(f"> {line}" for line in answer.splitlines())  # so that it has no headings of its own
-            lines += [f"## {shown(student)}", "", quoted, ""]
-    return table([rows[0], *sorted(rows[1:])]), "\n".join(lines)
+def words_table(counted, students, entries):
+    """Return the text of `words.csv`, in which the teacher fills in points and remarks."""
+    rows = []
+    for path, mark in written(counted):
+        points, remark = entries.get((students[path].id, mark.item), ("", ""))
+        filled = f"{points:g}" if points != "" else ""
+        rows.append([*students[path], mark.item, f"{mark.points:g}", filled, remark])
+    return table([list(WORDS), *sorted(rows)])
+
+
+def words_text(counted, students):
+    """Return the text of `words.md`: the written answers, by question, with the marking scheme."""
+    lines, last = [], None
+    for path, mark in sorted(written(counted), key=lambda one: (counted[one[0]].exercise, students[one[0]])):
+        name = counted[path].exercise
+        if name != last:
+            of, last = read_sets()[name], name
+            lines += [f"# {name}", "", of.question, "", "## Worked answer and marking scheme", "", of.answer, ""]
+        quoted = "\n".join(f"> {line}" for line in mark.said.splitlines())  # so that it has no headings of its own
+        lines += [f"## {shown(' '.join(students[path]).strip())}", "", quoted, ""]
+    return "\n".join(lines)
+
+
+def written(counted):
+    """List (path, Mark) of all written answers."""
+    return [(path, mark) for path, one in counted.items() for mark in one.marks if mark.by_hand]
 
 
 # ---------------------------------------------------------------- an overview of the class
 
 
-def class_text(graded):
+def class_text(graded, refused):
     """Format an overview as Markdown: how many students got full marks for each item, and the common mistakes."""
     lines = ["# Overview of the class", ""]
+    lines += [f"- {shown(str(path))}: {reason}" for path, reason in refused.items()] + [""] * bool(refused)
     for name in sorted({one.exercise for one in graded.values()}):
         of_set = [one for one in graded.values() if one.exercise == name]
         heads = "| item | students with full marks | mean score | most common mistakes |", "|---|---:|---:|---|"
@@ -282,51 +307,6 @@ def draw_class(all_graded):
     return figure
 
 
-# ---------------------------------------------------------------- Moodle and Canvas
-
-
-def course_tables(rows, moodle=None, canvas=None, assignment=None):
-    """Copy the marks in `rows` (see `rows_of_class`) to Moodle's and Canvas's tables; return a dict, name -> text."""
-    tables = {"moodle.csv": moodle_table(moodle, rows)} if moodle else {}
-    return tables | ({"canvas.csv": canvas_table(canvas, rows, assignment)} if canvas else {})
-
-
-def moodle_table(path, rows):
-    """Fill in the Grade column of Moodle's grading worksheet; scores are scaled to the maximum grade."""
-    heads, *lines = rows_of(path, "moodle")
-    if "Identifier" not in heads or "Grade" not in heads:
-        raise ValueError(f"moodle: {path} lacks the column Identifier or Grade, expected Moodle's grading worksheet")
-    for number, line in enumerate(lines, 2):
-        entry = dict(zip(heads, line))
-        most = entry.get("Maximum Grade", "").replace(",", ".").strip()
-        if not re.fullmatch(r"(?=.*[1-9])\d{1,9}(\.\d*)?|", most):
-            raise ValueError(
-                f"moodle: {path}, row {number}: got the maximum grade {most!r}, expected a positive number"
-            )
-        row = rows.get(re.sub(r"\D", "", entry["Identifier"]))
-        if row and row["points"]:
-            most = float(most or row["points"])
-            line[heads.index("Grade")] = f"{row['score'] * most / row['points']:.2f}"
-    return csv_text([heads, *lines])
-
-
-def canvas_table(path, rows, assignment=None):
-    """Enter the scores in one assignment's column of Canvas's gradebook."""
-    heads, *lines = rows_of(path, "canvas")
-    known = {"Student", "ID", "SIS User ID", "SIS Login ID", "Integration ID", "Section", "Root Account"}
-    columns = [head for head in heads if re.search(r"\(\d+\)$", head)] if "ID" in heads else []
-    wanted = [head for head in columns if assignment in (None, head, re.sub(r" \(\d+\)$", "", head))]
-    if len(wanted) != 1 or not {"Student", "ID"} <= set(heads):
-        expected = f"one of {', '.join(columns) or 'the assignments'}"
-        raise ValueError(f"assignment: got {assignment!r}, expected {expected}, as in Canvas's gradebook {path}")
-    keep = [n for n, head in enumerate(heads) if head in known or head == wanted[0]]
-    who, column = heads.index("ID"), heads.index(wanted[0])
-    for line in lines:
-        if (student := line[who].strip()) in rows:
-            line[column] = f"{rows[student]['score']:g}"
-    return csv_text([[line[n] for n in keep] for line in (heads, *lines)])
-
-
 # ---------------------------------------------------------------- nbgrader
 
 
@@ -338,11 +318,16 @@ def collect(course, paths):
         try:
             notebook = read_notebook(path)
             name = set_of(notebook, path).name
-            place = Path(course) / "submitted" / student_of(path, paths) / name / f"{name}.ipynb"
+            place = Path(course) / "submitted" / student_of(path, paths).id / name / f"{name}.ipynb"
             if place in places.values():
                 raise ValueError(f"notebooks: {path} is a second notebook for {name} from the same student")
             check_file(place, "course", paths)
             place.parent.mkdir(parents=True, exist_ok=True)
+            seen = set()
+            for cell in notebook.cells:  # nbgrader fails if two cells have the same id
+                if (id := marks_of(cell).get("grade_id")) in seen:
+                    del cell.metadata["nbgrader"]
+                seen |= {id} - {None}
             write_text(place, notebook_text(notebook))
             places[path] = place
         except ValueError as error:

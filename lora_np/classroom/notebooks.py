@@ -20,6 +20,10 @@ METADATA = {  # of every notebook
 FOLDED = {"hide-input": "source_hidden", "hide-output": "outputs_hidden"}  # tag -> JupyterLab's setting
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a slider, which needs a running kernel
 ANSWER = "The answer:\n"
+REMEDIES = {  # suffix of a file that is not a notebook -> what is wrong, and what to do
+    ".py": "is a Python file, without the cells that grading needs; ask the student for the notebook (.ipynb)",
+    ".zip": "is an archive; unpack it in its place",
+}
 TIMEOUT = 300  # seconds for one cell; a whole lesson takes about a minute
 
 
@@ -46,7 +50,8 @@ def read_notebook(path):
                 raise TypeError
             return notebook
     except Exception as error:  # nbformat raises many types of exceptions
-        raise ValueError(f"notebook: {path} is not a Jupyter notebook ({type(error).__name__})") from None
+        fault = REMEDIES.get(Path(path).suffix, f"is not a Jupyter notebook ({type(error).__name__})")
+        raise ValueError(f"notebook: {path} {fault}") from None
 
 
 def notebook_text(notebook):

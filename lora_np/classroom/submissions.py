@@ -33,6 +33,7 @@ START_SECONDS = 30
 MOST_BYTES = 4_000_000  # largest size of one answer
 MOST_ASKED = 100_000  # largest size of the arguments for a function that stays in the grading process
 MOST_THREADS = 64
+HANDED_IN = (".ipynb", ".py", ".zip")  # what students hand in
 MEMORY = 4_000_000_000  # bytes of address space
 FILES = 64_000_000  # bytes of files that the process may write
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -46,6 +47,8 @@ class Stopped(Exception):
 
 def find_submissions(paths):
     """List the notebooks at the given paths, which may be files, folders or glob patterns.
+
+    Python files and archives are listed too, unless the same student handed in a notebook, so that they are not missed.
 
     Parameters
     ----------
@@ -64,15 +67,24 @@ def find_submissions(paths):
     for path in paths:
         place = Path(path)
         if place.is_dir():
-            inside = [p for p in sorted(place.rglob("*.ipynb")) if ".ipynb_checkpoints" not in p.parts]
-            if not inside:
+            files = [
+                p for p in sorted(place.rglob("*")) if p.suffix in HANDED_IN and ".ipynb_checkpoints" not in p.parts
+            ]
+            inside = [p for p in files if p.suffix == ".ipynb"]
+            if not files:
                 raise ValueError(f"notebooks: the folder {path} contains no notebook (*.ipynb)")
-            notebooks += inside
+            with_notebook = set(map(owner, inside))
+            notebooks += [p for p in files if p in inside or owner(p) not in with_notebook]
         elif any(sign in str(path) for sign in "*?[") and not place.exists():
             notebooks += sorted(glob(str(path), recursive=True)) or [path]
         else:
             notebooks.append(path)
     return list(dict.fromkeys(map(str, notebooks)))
+
+
+def owner(path):
+    """Return what the files of one student have in common: their folder and, in Canvas's downloads, a name."""
+    return path.parent, path.name.partition("_")[0] if re.search(r"_\d+_\d+_", path.name) else None
 
 
 # ---------------------------------------------------------------- the process
@@ -232,8 +244,9 @@ def check_sandbox():
 def sandboxed(seccomp):
     """Return the command that starts `runner.py` with access to Python's files only; `seccomp` is a file descriptor."""
     runner = "/tmp/runner.py"
-    shown = {"/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", sys.prefix, sys.base_prefix}
-    shown |= {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix)}
+    # Python may have been started as ../venv/bin/python, and that folder does not exist in the sandbox.
+    prefixes = {os.path.abspath(path) for path in (sys.prefix, sys.base_prefix)}
+    shown = {"/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", *prefixes, *map(os.path.realpath, prefixes)}
     command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
     command += ["--proc", "/proc", "--dev", "/dev", "--size", FILES, "--tmpfs", "/tmp", "--chdir", "/tmp"]
     for path in sorted(shown):  # after /tmp, because a Python environment may be there
@@ -244,7 +257,7 @@ def sandboxed(seccomp):
     for name, value in (process_environment() | {"MPLBACKEND": "Agg", "HOME": "/tmp", "PATH": "/usr/bin"}).items():
         command += ["--setenv", name, value]
     limits = [f"--as={MEMORY}", f"--fsize={FILES}", f"--cpu={20 * STEP_SECONDS}", "--core=0"]
-    return [*command, "prlimit", *limits, sys.executable, "-s", runner, "--without-lora-np"]
+    return [*command, "prlimit", *limits, os.path.abspath(sys.executable), "-s", runner, "--without-lora-np"]
 
 
 @lru_cache(maxsize=1)

@@ -67,8 +67,9 @@ def run_release(arguments):
 
 def run_grade(arguments):
     from ..classroom.exercise import GRADING
+    from ..classroom.gradebooks import check_tables
     from ..classroom.grading import Graded, grade_all
-    from ..classroom.marks import as_dict, check_places, course_tables, read_words, report, write_class
+    from ..classroom.marks import as_dict, check_places, read_words, report, write_class
     from ..classroom.submissions import check_sandbox, find_submissions
     from ..training.sweep import worker_count
 
@@ -78,7 +79,7 @@ def run_grade(arguments):
     if arguments.out is not None:
         check_places(arguments.out, paths)
         read_words(arguments.out, arguments.words)  # to report a mistake in these files before the grading
-        course_tables({}, *lms)
+        check_tables(*lms)
     elif arguments.words or arguments.moodle or arguments.canvas:
         raise ValueError("out: got no folder for the class's files, expected --out DIR")
     if arguments.sandbox:
@@ -92,7 +93,7 @@ def run_grade(arguments):
             print_now(report(result) + "\n")
         else:
             entries[path] = {"error": str(result)}
-            lines.append(f"not graded     {result}")
+            lines.append(f"not gradable   {result}")
         write_as_json(entries)  # after each notebook, so that nothing is lost if a later one crashes
     if arguments.out is not None:
         write_class(arguments.out, results, arguments.words, *lms)

@@ -1,4 +1,4 @@
-"""One exercise set through the real nbgrader: made, submitted by fourteen students, graded, given back. The marks are
+"""One exercise set through the real nbgrader: made, submitted by sixteen students, graded, given back. The marks are
 read from its gradebook. (`pip install ".[classroom]"`)"""
 
 import copy
@@ -40,7 +40,7 @@ def nbgrader(folder, *words):
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
-    """A course with a term of fourteen students, graded and given back; their files have names of their own."""
+    """A course with a term of sixteen students, graded and given back; their files have names of their own."""
     folder, inbox = tmp_path_factory.mktemp("course"), tmp_path_factory.mktemp("inbox")
     release(folder, nbgrader=True)
     nbgrader(folder, "generate_assignment", SET)
@@ -53,12 +53,14 @@ def course(tmp_path_factory):
         "slip": solved | {"lora_backward": WRONG},
         "warner": {"merge": WARNING},
         "deleter": solved,
+        "cutter": solved,
+        "copier": solved,
         "raiser": solved | {"lora_init": "def lora_init(n_out, n_in, r, rng):\n    return 1 / 0"},
         "typist": solved | {"lora_forward": "def lora_forward(x, W, b, A, B, s) return x"},
         "renamer": solved | {"merge": "def merged(W, A, B, s):\n    return W + s * B @ A"},
     }
     names = list(solved)
-    for number in range(14 - len(term)):  # each with another choice of the functions
+    for number in range(16 - len(term)):  # each with another choice of the functions
         term[f"student{number}"] = {name: solved[name] for k, name in enumerate(names) if number + 1 & 1 << k}
     for student, changed in term.items():
         made = copy.deepcopy(handed_out)
@@ -66,6 +68,14 @@ def course(tmp_path_factory):
             cell.source = changed.get(mark(cell).get("grade_id"), cell.source)
         if student == "deleter":
             made.cells = [cell for cell in made.cells if mark(cell).get("grade_id") != "check_merge"]
+        if student == "cutter":
+            cut = "setup", "merge", "words_07_lora_layer"
+            made.cells = [cell for cell in made.cells if mark(cell).get("grade_id") not in cut]
+        if student == "copier":
+            copies = copy.deepcopy(made.cells)
+            for cell in copies:
+                cell.id = f"copy-of-{cell.id}"
+            made.cells = [cell for pair in zip(made.cells, copies) for cell in pair]
         path = inbox / student / f"my homework of {student}.ipynb"
         path.parent.mkdir()
         nbformat.write(made, path)
@@ -88,6 +98,7 @@ def marks(course, student):
 def test_the_gradebook_has_the_marks(course):
     assert marks(course, "solver") == POINTS
     assert marks(course, "deleter") == POINTS  # of a cell that grades; it is put back
+    assert marks(course, "cutter") == {**POINTS, "merge": 0.0} and marks(course, "copier") == POINTS
     assert marks(course, "blank") == dict.fromkeys(POINTS, 0.0)
     assert marks(course, "slip") == {**POINTS, "lora_backward": 4.0}  # dA and dB of three
     # NumPy's warning costs nothing.
@@ -113,9 +124,9 @@ def test_the_feedback_names_the_mistake_and_shows_no_solution(course):
 
 
 def test_our_own_grading_gives_the_same_marks(course):
-    """To all fourteen, from the files as they were handed in; the fifteenth is no notebook."""
+    """To all sixteen, from the files as they were handed in; the seventeenth is no notebook."""
     paths = sorted(course[1].glob("*/*.ipynb"))
-    assert len(paths) == 15
+    assert len(paths) == 17
     for path in paths:
         if path.parent.name == "breaker":
             with pytest.raises(ValueError, match="not a Jupyter notebook"):
