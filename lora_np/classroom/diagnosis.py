@@ -6,9 +6,8 @@
 4. the correct output after a change (multiplied by a size, squared, transposed, reversed), or another output or input;
 5. the worked solution with two mutations.
 
-A candidate must reproduce the student's output in every draw of the inputs, or, if it is from group 4, in every draw
-where that output is incorrect. If no candidate fits, the report describes the difference by scale, shift, norm and
-cosine.
+A candidate must reproduce the student's output in every draw of the inputs. If no candidate fits, the report describes
+the difference by scale, shift, norm and cosine.
 """
 
 import ast
@@ -53,10 +52,8 @@ def suspects(exercise, name, answers):
     if len(answers) > 1 == len({float(got) for _, got in answers if got.ndim == 0}):
         return (f"it is {float(answers[0][1]):g} for all inputs",)
     for candidates in (by_hand, by_code, by_inputs, by_results, by_two_changes):
-        # Candidates other than those from `by_results` must also reproduce the student's correct outputs.
-        where = wrong if candidates is by_results else answers
         for sentence, value_of in candidates(exercise, name, [i for i, _ in wrong]):
-            if all(equal(got, tried(value_of, i)) for i, got in where):
+            if all(equal(got, tried(value_of, i)) for i, got in answers):
                 return (sentence,)
     (i, got), *_ = wrong
     if np.ndim(i.right[name]) == 0:

@@ -16,6 +16,7 @@ from .gradebooks import as_written, canvas_table, comments_of, moodle_table, row
 from .grading import Graded, set_of
 from .notebooks import notebook_text, read_notebook
 from .release import mark as marks_of
+from .release import notebook_of
 from .sets import read_sets
 
 FILES = ("marks.csv", "words.csv", "words.md", "class.md", "class.png", "moodle.csv", "canvas.csv")
@@ -323,6 +324,8 @@ def collect(course, paths):
                 raise ValueError(f"notebooks: {path} is a second notebook for {name} from the same student")
             check_file(place, "course", paths)
             place.parent.mkdir(parents=True, exist_ok=True)
+            if not any(marks_of(cell).get("grade_id") == "setup" for cell in notebook.cells):  # nbgrader does not add it
+                notebook.cells.insert(0, next(filter(marks_of, notebook_of(read_sets()[name], "student").cells)))
             seen = set()
             for cell in notebook.cells:  # nbgrader fails if two cells have the same id
                 if (id := marks_of(cell).get("grade_id")) in seen:

@@ -47,8 +47,12 @@ def problem_of_A(A, i):
         return "all its entries are equal: its rows would always remain equal"
     if np.linalg.matrix_rank(A) < i.r:
         return "its rows are linearly dependent"
-    if abs(A.mean()) > 0.2 * bound:
+    if abs(A.mean()) > 0.2 * largest:
         return f"its mean is {A.mean():.2g}, expected about 0: the interval is symmetric about 0"
+    if deviation < 0.45 * largest:  # 0.58 for a uniform distribution
+        return f"it looks like a normal distribution with standard deviation {deviation:.2g}, expected U(±1/√in)"
+    if deviation > 0.9 * largest:
+        return "all its entries have the same magnitude, expected U(±1/√in)"
     if not 0.9 * bound < largest <= bound * (1 + 1e-6):
         others = {"U(±1)": 1.0, "±1/in": 1 / i.n_in, "±1/√r": i.r**-0.5, "±1/√out": i.n_out**-0.5, "±1/r": 1 / i.r}
         looks = [f": it looks like {name}" for name, other in others.items() if 0.9 * other < largest <= other]
