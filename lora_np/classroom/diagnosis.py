@@ -6,8 +6,9 @@
 4. the correct output after a change (multiplied by a size, squared, transposed, reversed), or another output or input;
 5. the worked solution with two mutations.
 
-A candidate must reproduce the student's output in every draw of the inputs. If no candidate fits, the report describes
-the difference by scale, shift, norm and cosine.
+A candidate must reproduce the student's output in every draw of the inputs. Only the changes in group 4 that involve no
+size need not hold where the output is correct. If no candidate fits, the report describes the difference by scale,
+shift, norm and cosine.
 """
 
 import ast
@@ -51,9 +52,12 @@ def suspects(exercise, name, answers):
     # Constants come first, because many candidates reproduce a constant by chance.
     if len(answers) > 1 == len({float(got) for _, got in answers if got.ndim == 0}):
         return (f"it is {float(answers[0][1]):g} for all inputs",)
-    for candidates in (by_hand, by_code, by_inputs, by_results, by_two_changes):
+    groups = by_hand, by_code, by_inputs, by_quantities, by_results, by_two_changes
+    for candidates in groups if len(answers) > 1 else ():  # in a single draw, too many fit by chance
+        # Candidates other than those from `by_results` must also reproduce the student's correct outputs.
+        where = wrong if candidates is by_results else answers
         for sentence, value_of in candidates(exercise, name, [i for i, _ in wrong]):
-            if all(equal(got, tried(value_of, i)) for i, got in answers):
+            if all(equal(got, tried(value_of, i)) for i, got in where):
                 return (sentence,)
     (i, got), *_ = wrong
     if np.ndim(i.right[name]) == 0:
@@ -244,15 +248,23 @@ def alone(array, row):
 # ---------------------------------------------------------------- changes to the correct output
 
 
-def by_results(exercise, name, drawn):
+def by_quantities(exercise, name, drawn):
+    """Yield the correct output times or divided by sizes, which differ from draw to draw."""
+
     def right(i):
         return np.asarray(i.right[name], float)
 
-    for sentence, change in CHANGES_OF_A_RESULT.items():
-        yield sentence, lambda i, change=change: change(right(i))
     for quantity in dict.fromkeys(itertools.chain(*map(quantities, drawn))):
         yield f"it is the correct value times {quantity}", lambda i, q=quantity: right(i) * quantities(i)[q]
         yield f"it is the correct value divided by {quantity}", lambda i, q=quantity: right(i) / quantities(i)[q]
+    for a, b in itertools.permutations(lengths(drawn[0]), 2):
+        sentence = f"it is the correct value times {a}, divided by {b}"
+        yield sentence, lambda i, a=a, b=b: right(i) * lengths(i)[a] / lengths(i)[b]
+
+
+def by_results(exercise, name, drawn):
+    for sentence, change in CHANGES_OF_A_RESULT.items():
+        yield sentence, lambda i, change=change: change(np.asarray(i.right[name], float))
     for other in arrays_of(drawn[0], name):
         yield f"it is {other}", lambda i, other=other: arrays_of(i, name)[other]
         yield f"it is the softmax of {other}", lambda i, other=other: softmax(arrays_of(i, name)[other])
@@ -262,9 +274,6 @@ def by_results(exercise, name, drawn):
         if b == name:
             yield f"it is {a}", lambda i, a=a: i.right[a]
             yield f"it is twice {a}", lambda i, a=a: 2 * np.asarray(i.right[a])
-    for a, b in itertools.permutations(lengths(drawn[0]), 2):
-        sentence = f"it is the correct value times {a}, divided by {b}"
-        yield sentence, lambda i, a=a, b=b: right(i) * lengths(i)[a] / lengths(i)[b]
 
 
 CHANGES_OF_A_RESULT = {

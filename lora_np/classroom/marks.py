@@ -324,7 +324,9 @@ def collect(course, paths):
                 raise ValueError(f"notebooks: {path} is a second notebook for {name} from the same student")
             check_file(place, "course", paths)
             place.parent.mkdir(parents=True, exist_ok=True)
-            if not any(marks_of(cell).get("grade_id") == "setup" for cell in notebook.cells):  # nbgrader does not add it
+            if not any(
+                marks_of(cell).get("grade_id") == "setup" for cell in notebook.cells
+            ):  # nbgrader does not add it
                 notebook.cells.insert(0, next(filter(marks_of, notebook_of(read_sets()[name], "student").cells)))
             seen = set()
             for cell in notebook.cells:  # nbgrader fails if two cells have the same id

@@ -106,7 +106,7 @@ def functions(node, facts):
                 yield f"({text(value)}).{other}", said
         case ast.Call(_, [condition, a, b]) if name == "where":
             test, a, b = map(text, (condition, a, b))
-            yield a, f"is {a} everywhere, whether {test} or not"
+            yield a, f"is not masked by {test}" if "inf" in b else f"is {a} everywhere, whether {test} or not"
             yield b, f"is {b} everywhere, whether {test} or not"
             yield f"np.where({test}, {b}, {a})", f"has the two cases of {test} swapped"
         case ast.Call(ast.Name("int" | "float"), [x]) | ast.Call(ast.Attribute(x, "astype"), _):
@@ -211,6 +211,11 @@ def brackets(node, facts):
                     new = f"({text(factor)}) {by} ({whole})" if left else f"({whole}) {by} ({text(factor)})"
                     said = "also divides {1} by {0}" if by == "/" else "also multiplies {1} by {0}"
                     yield new, said.format(text(factor), text(other))
+                if (0, "s") in facts.bound and "s" not in {n.id for n in ast.walk(term) if isinstance(n, ast.Name)}:
+                    yield (
+                        together.format(f"s * ({text(term)})", sign, text(other)),
+                        f"also multiplies {text(term)} by s",
+                    )
         case ast.BinOp(ast.BinOp(a, ast.Add() | ast.Sub() as inner, b), ast.Mult() | ast.Div() as outer, c) | ast.BinOp(
             c, ast.Mult() as outer, ast.BinOp(a, ast.Add() | ast.Sub() as inner, b)
         ):

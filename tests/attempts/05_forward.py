@@ -37,7 +37,7 @@ def causal_scores(q, k):
     scores[:, :, later[0], later[1]] = -np.inf
     return scores
 
-# == causal_scores: wrong, scores is scores everywhere, whether may_look or not
+# == causal_scores: wrong, scores is not masked by may_look
 def causal_scores(q, k):
     return q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
 

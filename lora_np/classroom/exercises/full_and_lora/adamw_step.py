@@ -63,14 +63,14 @@ def compared(i, outputs):
     return outputs | {"p": i.right["p"] + p - follows} if np.isfinite(follows).all() else outputs
 
 
-def with_penalty(i):
-    return adamw_step(**i.inputs | {"g": i.g + i.weight_decay * i.p * (i.p.ndim >= 2)})[1:]
+def with_penalty(i, least=2):
+    return adamw_step(**i.inputs | {"g": i.g + i.weight_decay * i.p * (i.p.ndim >= least)})[1:]
 
 
 L2 = "the weight decay is added to the gradient: that is Adam with an L2 penalty; AdamW keeps the two separate"
 MISTAKES = {
-    "mu": [(L2, lambda i: with_penalty(i)[0])],
-    "nu": [(L2, lambda i: with_penalty(i)[1])],
+    "mu": [(L2, lambda i: with_penalty(i)[0]), (f"{L2}; and it is for matrices only", lambda i: with_penalty(i, 0)[0])],
+    "nu": [(L2, lambda i: with_penalty(i)[1]), (f"{L2}; and it is for matrices only", lambda i: with_penalty(i, 0)[1])],
 }
 
 AFTER = """**Beyond the points.** With these functions you can train a classification head, as in lesson 08. Type this

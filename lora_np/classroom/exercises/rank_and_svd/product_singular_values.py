@@ -42,9 +42,9 @@ def draw(rng, size):
 
 
 def large(rng, size):
-    """Draw an A with few columns, so that an (in, in) array, which is allowed, is small compared with B A."""
-    inputs = {"B": rng.normal(size=(60_000, 1)), "A": rng.normal(size=(1, 70))}
-    return inputs, 2_400_000, "it forms B A or another array of that size"
+    """Draw an A with fewer columns, so that an (in, in) array, which is allowed, is small compared with B A."""
+    inputs = {"B": rng.normal(size=(4000, 1)), "A": rng.normal(size=(1, 500))}
+    return inputs, 6_000_000, "it forms B A or another array of that size"
 
 
 MISTAKES = {

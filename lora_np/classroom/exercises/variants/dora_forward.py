@@ -45,5 +45,6 @@ MISTAKES = {
             "the bias is multiplied by m/‖W_lora‖ as well",
             lambda i: i.right["y"] + i.b * (i.m / np.linalg.norm(i.W + i.s * i.B @ i.A, axis=1) - 1),
         ),
+        ("the bias is multiplied by m as well", lambda i: i.right["y"] + i.b * (i.m - 1)),
     ]
 }
