@@ -52,6 +52,8 @@ def suspects(exercise, name, answers):
     # Constants come first, because many candidates reproduce a constant by chance.
     if len(answers) > 1 == len({float(got) for _, got in answers if got.ndim == 0}):
         return (f"it is {float(answers[0][1]):g} for all inputs",)
+    if not any(got.any() for _, got in answers):
+        return ("it is 0 for all inputs",)
     groups = by_hand, by_code, by_inputs, by_quantities, by_results, by_two_changes
     for candidates in groups if len(answers) > 1 else ():  # in a single draw, too many fit by chance
         # Candidates other than those from `by_results` must also reproduce the student's correct outputs.
@@ -214,6 +216,9 @@ def other_inputs(i):
             for other, number in quantities(i).items():
                 if other != name and number != value:
                     yield f"it is correct for {other} instead of {name}", {name: number}
+                if other in ("2", "r", "√r"):
+                    yield f"it is correct for {name} · {other} instead of {name}", {name: value * number}
+                    yield f"it is correct for {name} / {other} instead of {name}", {name: value / number}
         elif isinstance(value, np.ndarray) and value.ndim:
             yield f"it is correct for only the last row of {name}", {name: alone(value, -1)}
             yield f"it is correct for only the first row of {name}", {name: alone(value, 0)}

@@ -86,6 +86,7 @@ def powers(node, facts):
         case ast.Call(function, [ast.BinOp(x, ast.Pow(), n), *rest], keywords) if name_of(node) in REDUCING:
             inner = ast.Call(function, [x, *rest], keywords)
             yield f"({text(inner)}) ** {text(n)}", f"applies the exponent {text(n)} after {name_of(node)}, not before"
+            yield f"np.sqrt({text(node)})", f"has the root of {text(node)}"
         case ast.Call(ast.Attribute(ast.BinOp(x, ast.Pow(), n), reducing), arguments, keywords) if reducing in REDUCING:
             inner = ast.Call(ast.Attribute(x, reducing), arguments, keywords)
             yield f"({text(inner)}) ** {text(n)}", f"applies the exponent {text(n)} after {reducing}, not before"

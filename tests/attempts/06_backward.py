@@ -78,3 +78,10 @@ def attention_half_backward(dy, back):
 def attention_half_backward(dy, back):
     dq, dk, dv = back["attention"](back["o_proj"](dy))
     return back["ln1"](back["q_proj"](dq) + back["k_proj"](dk) + back["v_proj"](dv))
+
+# == predicted_drop: wrong, squares has the root of np.sum(g ** 2)
+def predicted_drop(grads, lr):
+    total = 0.0
+    for name in grads:
+        total += np.sqrt(np.sum(grads[name] ** 2))
+    return float(lr * total)

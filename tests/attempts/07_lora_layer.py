@@ -37,3 +37,8 @@ def lora_backward(dy, x, W, A, B, s):
 def lora_backward(dy, x, W, A, B, s):
     du = s * dy @ B
     return dy @ W, du.T @ x, s * dy.T @ (x @ A.T)
+
+# == merge: wrong, it is correct for s / r instead of s
+def merge(W, A, B, s):
+    r = A.shape[0]
+    return W + s / r * (B @ A)
