@@ -79,8 +79,7 @@ def layer_norm_backward(dy, x_hat, inv_std, w):
 def centred_difference(f, x, h):
     grad = np.zeros(x.shape)
     for i in np.ndindex(x.shape):
-        plus = x
-        minus = x
+        plus = minus = x.copy()
         plus[i] = plus[i] + h
         minus[i] = minus[i] - h
         grad[i] = (f(plus) - f(minus)) / (2 * h)
