@@ -217,10 +217,9 @@ REFUSED_FIELDS = {  # with which transformers computes or generates something el
         {"num_hidden_layers": 1}, {"scale_attn_weights": False}, {"scale_attn_by_inverse_layer_idx": True},
     ],
     TIED: [
-        {"rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}},
         {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 500.0, "factor": 4.0}},
-        {"rope_parameters": "absent", "rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 4.0}},
-        {"hidden_act": "gelu"}, {"model_type": "mistral"}, {"model_type": "qwen2"}, {"tie_word_embeddings": False},
+        {"rope_parameters": "absent", "rope_theta": 500.0, "rope_scaling": {"type": "dynamic", "factor": 4.0}},
+        {"hidden_act": "gelu"}, {"model_type": "qwen2"}, {"tie_word_embeddings": False},
         {"num_key_value_heads": 3}, {"num_hidden_layers": 1}, {"attention_bias": True}, {"head_dim": "absent"},
     ],
 }  # fmt: skip
@@ -228,6 +227,8 @@ OTHER_NUMBERS = {  # with which both compute something else
     "GPT-2": [{"layer_norm_epsilon": 0.5}],
     TIED: [
         {"rope_parameters": {"rope_type": "default", "rope_theta": 7.0}}, {"rms_norm_eps": 0.5},
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}},
+        {"rope_parameters": "absent", "rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 4.0}},
         {"rope_parameters": "absent"},  # then the base is 10,000
         {"num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 12},
     ],
@@ -243,7 +244,7 @@ SAME_MODEL = {  # that change nothing
         {"rope_scaling": None}, {"attention_dropout": 0.5}, {"max_position_embeddings": 100}, {"is_decoder": False},
         {"rope_parameters": "absent", "rope_theta": 500.0}, {"rope_parameters": {"rope_theta": 500.0}},
         {"rope_parameters": "absent", "rope_theta": 500.0, "rope_scaling": {"rope_type": "default"}},
-        {"layer_types": ["full_attention"] * 2}, {"attention_bias": "absent"},
+        {"layer_types": ["full_attention"] * 2}, {"attention_bias": "absent"}, {"model_type": "mistral"},
     ],
 }  # fmt: skip
 FIELDS = [(name, kind, changes) for kind, table in (
