@@ -20,7 +20,7 @@ from lora_np.reference.causes import functions_for, known_factor, likely_causes
 from lora_np.reference.mistakes import MISTAKES
 from lora_np.reference.sections import sections_of
 from lora_np.reference.tolerances import RTOL, allowed, rms, round_up, shares
-from lora_np.reference.wrong import changed, derived, known, wrong_outputs
+from lora_np.reference.wrong import derived, known, wrong_outputs
 
 ENTRIES, _ = load_manifest()
 DTYPES = ("float64", "float32")
@@ -226,20 +226,11 @@ def test_the_plain_program_agrees(dtype):
         assert not off(id, made(id, {}, dtype), dtype), id
 
 
-def test_the_plain_program_is_right_again_after_a_mistake():
-    """Whether the mistake went through or raised. Each changes texts that occur once; `known` checks that."""
+def test_a_mistake_leaves_the_plain_program_as_it_is():
     for mistake in MISTAKES:
-        with pytest.raises(KeyError), changed(known(mistake)):
-            raise KeyError
-    made("gelu", known("this is ReLU, not GELU"))
+        known(mistake)  # each changes texts that occur once
+    assert off("gelu", made("gelu", known("this is ReLU, not GELU")))
     assert not off("gelu", made("gelu", {}))
-    functions = {function for changes in MISTAKES.values() for function, *_ in changes}
-    assert not any("wrong" in function.__globals__ for function in functions)
-    first, second, *_ = map(known, MISTAKES)  # one at a time
-    with changed(first), pytest.raises(RuntimeError, match="is already changed"), changed(second):
-        pass
-    with changed(second):  # and the first is over
-        pass
 
 
 @pytest.mark.slow

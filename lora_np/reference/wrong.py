@@ -1,16 +1,16 @@
-"""Run the plain program with a mistake inserted. `changed` replaces functions in memory, and restores them on exit."""
+"""Run the plain program with a mistake inserted."""
 
 import ast
+import builtins
 import copy
 import inspect
 import itertools
 import math
 import os
 import sys
-import threading
 import warnings
-from contextlib import ExitStack, contextmanager
 from functools import cache
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from .plain import PLAIN, cases, files, model, operations, training
 from .port_slips import PORTS, arithmetic_of_ports, layouts, readings
 from .slips import axes, brackets, slices, slips
 
-OPEN = threading.Lock()  # held while the plain program is changed
+MODULES = operations, model, training, files, cases
 
 
 def wrong_outputs(sources, kind, settings, inputs, dtype):
@@ -37,32 +37,31 @@ def wrong_outputs(sources, kind, settings, inputs, dtype):
     -------
     dict, name of an output -> array
     """
-    case = ReferenceCase("", 0, kind, copy.deepcopy(settings), inputs, PLAIN[kind], "", "")
-    with changed(sources), np.errstate(all="ignore"):  # a mistake may divide by zero
+    case = ReferenceCase("", 0, kind, copy.deepcopy(settings), inputs, changed_programs(sources)[kind], "", "")
+    with np.errstate(all="ignore"):  # a mistake may divide by zero
         return case.outputs_in(dtype)
 
 
-@contextmanager
-def changed(sources):
-    """Replace functions of the plain program, in all threads, with changed versions until the context manager exits.
+def changed_programs(sources):
+    """Return the programs of a copy of the plain program, in which some functions are replaced; see `cases.programs`.
 
     The sources may refer to this module as `wrong`.
-
-    Raises
-    ------
-    RuntimeError
-        If the plain program is already changed, here or in another thread.
     """
-    if not OPEN.acquire(blocking=False):
-        raise RuntimeError("sources: the plain program is already changed; expected one change at a time")
-    with ExitStack() as undo:  # undoes all replacements, in reverse order
-        undo.callback(OPEN.release)
+    copies = SimpleNamespace()
+
+    def import_(name, *more):
+        """Import a copy in place of a module of the plain program."""
+        return copies if more[-1] else __import__(name, *more)
+
+    for module in MODULES:  # each imports only those before it
+        made = ModuleType(module.__name__)
+        vars(made).update(__builtins__=vars(builtins) | {"__import__": import_}, wrong=sys.modules[__name__])
+        exec(code_of(module), vars(made))
         for function, source in sources.items():
-            code = compiled(function, source)
-            undo.callback(setattr, function, "__code__", function.__code__)
-            undo.callback(function.__globals__.pop, "wrong", None)
-            function.__globals__["wrong"], function.__code__ = sys.modules[__name__], code
-        yield
+            if function.__module__ == module.__name__:
+                exec(compiled(source), vars(made))
+        setattr(copies, module.__name__.rpartition(".")[2], made)
+    return copies.cases.programs()
 
 
 @cache
@@ -79,13 +78,15 @@ def known(mistake):
 
 
 @cache
-def compiled(function, source):
-    """Compile the source of a changed function; return its code object."""
-    names = dict(function.__globals__)
+def code_of(module):
+    return compile(inspect.getsource(module), module.__file__, "exec")
+
+
+@cache
+def compiled(source):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler warns about some mistakes
-        exec(compile(source, function.__code__.co_filename, "exec"), names)
-    return names[function.__name__].__code__
+        return compile(source, "<changed>", "exec")
 
 
 @cache
@@ -138,8 +139,7 @@ def functions_behind(kind, settings, inputs):
         PLAIN[kind](settings, inputs)
     finally:
         sys.setprofile(None)
-    modules = operations, model, training, files, cases
-    own = [f for module in modules for f in vars(module).values() if inspect.isfunction(f)]
+    own = [f for module in MODULES for f in vars(module).values() if inspect.isfunction(f)]
     return [function for function in dict.fromkeys(own) if function.__code__ in codes]
 
 

@@ -152,16 +152,21 @@ def of_model(compute):
     return computed
 
 
-OPERATIONS = linear, layer_norm, rms_norm, gelu, swiglu, softmax, attention, rope, embedding, cross_entropy
-OPERATIONS += linear_cross_entropy, dropout, lora, dora, qalora, sample, clip, schedule
-OPERATIONS += gelu_erf, mean_pool, encoder_attention, token_log_probs
-TRAINING = training.adamw, training.accumulate, training.spectrum, training.nf4, training.grpo, training.dpo
-FILES = files.gpt2_read, files.gpt2_write, files.peft_read, files.peft_write
-FILES += files.blocks, files.gguf_read, files.gguf_adapter
-PLAIN = {
-    **{function.__name__: function for function in (*OPERATIONS, *TRAINING, *FILES)},
-    "grouped_attention": attention,
-    **dict.fromkeys(("model", "llama", "bert"), of_model(model.model)),
-    **dict.fromkeys(("generate", "llama_generate"), of_model(model.generate)),
-    **dict.fromkeys(("train", "llama_train"), of_model(training.train)),
-}
+def programs():
+    """Return a dict, kind of case -> the function that computes its outputs."""
+    operations = linear, layer_norm, rms_norm, gelu, swiglu, softmax, attention, rope, embedding, cross_entropy
+    operations += linear_cross_entropy, dropout, lora, dora, qalora, sample, clip, schedule
+    operations += gelu_erf, mean_pool, encoder_attention, token_log_probs
+    in_training = training.adamw, training.accumulate, training.spectrum, training.nf4, training.grpo, training.dpo
+    in_files = files.gpt2_read, files.gpt2_write, files.peft_read, files.peft_write
+    in_files += files.blocks, files.gguf_read, files.gguf_adapter
+    return {
+        **{function.__name__: function for function in (*operations, *in_training, *in_files)},
+        "grouped_attention": attention,
+        **dict.fromkeys(("model", "llama", "bert"), of_model(model.model)),
+        **dict.fromkeys(("generate", "llama_generate"), of_model(model.generate)),
+        **dict.fromkeys(("train", "llama_train"), of_model(training.train)),
+    }
+
+
+PLAIN = programs()
