@@ -133,8 +133,7 @@ def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None, firs
     for dtype in dtypes or dict.fromkeys(dtype for _, dtype in there) or ["float64"]:
         absent = [id for id in expected if (id, dtype) not in there]
         if absent:
-            names = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
-            complaints.append(f"{len(absent)} of {len(expected)} cases have no outputs in {dtype}: {names}")
+            complaints.append(f"{len(absent)} of {len(expected)} cases have no outputs in {dtype}: {', '.join(absent)}")
     return results, complaints
 
 

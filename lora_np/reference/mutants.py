@@ -110,8 +110,8 @@ def changes_of(line, facts, changes, outputs):
     about = text(target) if target else {ast.Return: result, ast.If: "the condition"}.get(type(line), "the call")
     match line:
         case ast.If(test):
-            yield test, "True", f"{about} {text(test)} is dropped"
-            yield test, "False", f"{about} {text(test)} never holds"
+            yield test, "True", ignored(test, ast.Is) or f"{about} {text(test)} is dropped"
+            yield test, "False", ignored(test, ast.IsNot) or f"{about} {text(test)} never holds"
         case ast.AugAssign(_, op, value):
             yield line, ast.Pass(), f"{text(line)} is left out"
             yield line, ast.Assign([target], value, lineno=0), f"{about} is set to {text(value)}, not updated with it"
@@ -130,6 +130,13 @@ def changes_of(line, facts, changes, outputs):
         for node, its_name in expressions(value, about, outputs if isinstance(line, ast.Return) else ()):
             for change in changes:
                 yield from ((node, new, f"{its_name} {sentence}") for new, sentence in change(node, facts))
+
+
+def ignored(test, operator):
+    """If a condition says whether a value is None, say that this value is ignored; else return None."""
+    match test:
+        case ast.Compare(value, [actual], [ast.Constant(None)]) if isinstance(actual, operator):
+            return f"{text(value)} is ignored"
 
 
 def expressions(node, about, outputs=()):

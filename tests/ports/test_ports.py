@@ -221,7 +221,7 @@ BUGS = [
     Bug("difference lacks the term one_hot(targets, logits.shape[-1])",
         "const differences = subtract(probs, oneHot(targets, logits.shape.at(-1)));", "const differences = probs;",
         "cross-entropy grad.logits, model-lm grad.logits"),
-    Bug("the condition mask is not None never holds", "x: mask ? multiply(grad, mask) : grad", "x: grad",
+    Bug("mask is ignored", "x: mask ? multiply(grad, mask) : grad", "x: grad",
         "dropout grad.x, lora-dropout grad.x, model-classifier grad.blocks.1.mlp.down_proj"),
     # LoRA
     Bug("the result is alpha / math.sqrt(r) regardless of rslora", "alpha / (rslora ? Math.sqrt(r) : r);",
@@ -240,7 +240,7 @@ BUGS = [
     Bug("grad_x = grad_x + dropout_backward(inner @ lora_A, mask) is left out",
         "const x = add(base.x, dropout.backward(inputs, {}, down.x).x);", "const x = base.x;",
         "lora grad.x, model-classifier-lora grad.blocks.1.mlp.gelu"),
-    Bug("the condition mask is not None never holds", "add(base.x, dropout.backward(inputs, {}, down.x).x)",
+    Bug("mask is ignored", "add(base.x, dropout.backward(inputs, {}, down.x).x)",
         "add(base.x, down.x)", "lora-dropout grad.x, model-classifier-lora grad.blocks.1.mlp.gelu"),
     Bug("inner lacks the factor s", "const inner = scale(up.x, scaling(settings));", "const inner = up.x;",
         "lora grad.lora_A, model-lm-lora grad.blocks.1.attn.v_proj.lora_A"),
