@@ -182,6 +182,7 @@ TOKENS = f"{OTHER}; test_rewards.py holds it to linear_cross_entropy_forward"
 LLAMA = f"{OTHER}; test_model.py holds it to a Llama by hand"
 RECOMPUTED = "costs memory or time, or is for readers; test_model.py holds recompute to what it promises"
 READER = "is for readers alone; test_vectors.py compares it with attention_backward's"
+RELEASED = "saves memory; see test_training.py"
 EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can show them)
     ("cross_entropy_forward", r"lacks axis=-1 in take_along_axis|^(picked has|largest)", SAME),
     ("cross_entropy_forward", r"lacks ignore_index in|^picked reads counts|average.* regardless", SAME),
@@ -196,6 +197,7 @@ EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can sh
     ("linear_cross_entropy_forward", r"^the condition (wanted|grads.dweight.*) is dropped", IN_VAIN),
     ("token_log_probs.chunks", r"^(outside has the|expected)|outside.size never", "only refuses targets"),
     ("token_log_probs.chunks", r"^(real|rows) has .*wrong sign|2 in place of 1|^rows reads V", TOKENS),
+    ("token_log_probs.chunks", r"^\(targets, V\) has 1 in|^step reads", TOKENS),
     ("token_log_probs_backward", r"lacks wanted=wanted in linear_forward", IN_VAIN),
     ("(layer|rms)_norm_backward", r"^(through_variance|dx) has dx and cache.x_hat swapped", SAME),
     ("rope.rotate", r"^(heads|the result) has the wrong sign|lacks the factor cos", LLAMA),
@@ -212,14 +214,19 @@ EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can sh
     ("backward_layers", r"lacks steps", READER),
     ("passes.backward", r"^(back|dx) skips wrap|ignores whether wrap", "counts costs: see test_accounting.py"),
     ("passes.backward", r"^the condition dx is not None is dropped|^again lacks|^dx lacks record", RECOMPUTED),
-    ("objective.loss_and_gradients|passes.backward", "release", "saves memory; see test_training.py"),
+    ("objective.loss_and_gradients", r"^release (=|ignores whether part|skips|lacks)|lacks release=", RELEASED),
+    (
+        "passes.backward",
+        r"^(the condition )?release is (not None never|ignored)|^release\(|release\(grads|in rel",
+        RELEASED,
+    ),
     ("bert.embed_backward", r"dpos and dtype swapped", SAME),
     ("objective", r"lacks (recompute=|'recompute')|^the condition not config.n_classes never holds", RECOMPUTED),
     ("objective.token_log_probs", r"^grads is {table: dtable} regardless", "adds a name whose gradient is None"),
     ("objective", r"check_writes", "only refuses a classifier or an encoder; see test_new_encoder.py"),
     (
         "objective",
-        r"^(wanted is \('logits'|grads is back|dlogits is).* regardless of wanted|lacks wanted=\('logits'",
+        r"^(wanted is \('logits'|grads is back|dlogits is ops).* regardless of wanted|lacks wanted=\('logits'",
         IN_VAIN,
     ),
     ("objective", r"^n_targets (has the|has mean|lacks|reads(?! ops.cross_entropy_forward))", "is no gradient"),

@@ -1,6 +1,6 @@
 """What a training step costs for models that this machine cannot train, counted on arrays of shapes.
 
-The results are in scaling.md, which a test compares with `memory_table` and `time_table`.
+The results are in README.md, which a test compares with `memory_table` and `time_table`.
 """
 
 from typing import NamedTuple

@@ -81,10 +81,8 @@ def rope(call, module, x):
 
 
 def attention(call, module, q, k, v):
-    proj, norm = (
-        {name: call.wanted.get(f"{module.prefix}{name}_{layer}", ()) for name in "qkv"} for layer in ("proj", "norm")
-    )
-    wanted = [name for name in "qkv" if proj[name] or "weight" in norm[name]]
+    layers = {name: [f"{module.prefix}{name}_{layer}" for layer in ("proj", "norm")] for name in "qkv"}
+    wanted = [name for name in "qkv" if any(map(call.wanted.get, layers[name]))]
     return ops.attention_forward(q, k, v, call.config.n_heads, wanted, last_keys(call, module))
 
 
