@@ -38,7 +38,7 @@ def plan(adapter_config, **settings):
 
 def cluster_of(n_workers):
     """A Dask cluster of processes on this machine."""
-    settings = {"threads_per_worker": 1, "processes": True, "dashboard_address": None, "silence_logs": 50}
+    settings = {"threads_per_worker": 1, "processes": True, "dashboard_address": ":0", "silence_logs": 50}
     return distributed.LocalCluster(n_workers=n_workers, **settings)
 
 
