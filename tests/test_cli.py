@@ -884,6 +884,7 @@ tune --out @one:/new.json --store one
 tune --out @data/rows.jsonl
 bench --rungs 64 --peers old={root} --json {root}/lora_np/{more}cli/x.json
 classroom grade x.txt --json @x.txt
+classroom grade x.txt --out @.
 classroom grade exercises --json @exercises/07_lora_layer.ipynb
 reference export @one
 import hf --from hf --out @one --tokenizer one/adapter.json

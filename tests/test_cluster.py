@@ -27,10 +27,8 @@ pytestmark = pytest.mark.slow
 def plan(adapter_config, **settings):
     """The arguments of `train` for a tiny Llama with dropout, which also draws masks for its adapter."""
     config = tiny_llama(dropout=0.1)
-    params, batches = (
-        random_params(config, np.float32),
-        [random_batch(config, B=12, T=7, seed=seed) for seed in range(3)],
-    )
+    params = random_params(config, np.float32)
+    batches = [random_batch(config, B=12, T=7, seed=seed) for seed in range(3)]
     adapter = None if adapter_config is None else init_adapter(params, adapter_config, np.random.default_rng(0))
     more = {"learning_rate": 1e-2, "epochs": 4, "shards": 6} | settings
     return fine_tuning(params, config, adapter, lambda rng: batches, batches[:1], **more)
@@ -90,7 +88,7 @@ def test_the_command_gives_the_same_files(more, tiny_base, tmp_path, run, fails)
 def test_the_weights_of_the_base_are_not_sent(tiny_base):
     weight = read_model(tiny_base).params["tok_emb.weight"]
     load = partial(load_base, tiny_base, "dense", model_sha256(tiny_base))
-    sent = RemoteObjective(partial(np.multiply, weight), {id(weight): "tok_emb.weight"}, load)
+    sent = RemoteObjective(partial(np.multiply, weight), {"tok_emb.weight": weight}, load)
     assert len(sent.pickled) < 1000 < weight.nbytes
     assert np.array_equal(pickle.loads(pickle.dumps(sent))(2), 2 * weight)
     sent.load = partial(load_base, tiny_base, "dense", "another")

@@ -246,9 +246,9 @@ def test_the_large_call_has_to_be_right(tmp_path):
         assert mark.score == 0.0 and f"with large inputs, {said}" in mark.said
 
 
-def told(tmp_path, cell, inputs, sandbox=False, monkeypatch=None):
+def told(tmp_path, cell, inputs):
     """What the grader is told of a call of the function f in a cell."""
-    with submissions.Process(tmp_path, sandbox) as process:
+    with submissions.Process(tmp_path) as process:
         process.ask({"run": cell})
         try:
             return process.call(SimpleNamespace(name="f"), inputs)

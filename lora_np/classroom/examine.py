@@ -182,7 +182,7 @@ def property_findings(exercise, i, outputs):
     try:
         verdicts = exercise.properties(i, outputs)
     except Exception as error:  # the student may return any value
-        unread = f"the returned value cannot be read ({in_plain_words(error)[0]})"
+        unread = f"the returned value cannot be read ({in_plain_words(error)})"
         verdicts = {name: forms.get(name) or unread for name in exercise.hints}
     hints = {name: None if forms.get(name) else exercise.hints.get(name) for name in verdicts}
     return [Finding(name, wrong, (), hints[name] if wrong else None) for name, wrong in verdicts.items()]

@@ -235,10 +235,9 @@ def named_outputs(exercise, returned):
     if by_name is not None and (isinstance(returned, dict) or set(by_name) & set(names)):
         if not set(by_name) & set(names):
             raise ValueError(f"it returns a dict that contains {', '.join(map(str, by_name)) or 'nothing'}; {expected}")
-        others = [value for name, value in by_name.items() if name not in names]
-        if isinstance(returned, dict) or len(by_name) != len(names):
-            others = []
-        return {name: by_name[name] if name in by_name else others.pop(0) if others else None for name in names}
+        in_order = not isinstance(returned, dict) and len(by_name) == len(names)
+        others = iter([value for name, value in by_name.items() if name not in names] if in_order else [])
+        return {name: by_name[name] if name in by_name else next(others, None) for name in names}
     if len(names) == 1:
         return {names[0]: returned[0] if isinstance(returned, tuple) and len(returned) == 1 else returned}
     if isinstance(returned, np.ndarray) and returned.ndim and len(returned) == len(names):

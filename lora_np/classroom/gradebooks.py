@@ -85,9 +85,8 @@ def moodle_table(path, rows, comments):
         row = rows.get(student)
         if row and row["points"]:
             most = float(most or row["points"])
-            line[grade] = f"{row['score'] * most / row['points']:.2f}".replace(
-                ".", "," if columns is HEADINGS[1] else "."
-            )
+            points = f"{row['score'] * most / row['points']:.2f}"
+            line[grade] = points if columns is HEADINGS[0] else points.replace(".", ",")
         if feedback is not None and student in comments:
             line[feedback] = comments[student]
     return csv_text([heads, *lines], delimiter)

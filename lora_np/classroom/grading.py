@@ -153,9 +153,8 @@ def results(folder, steps, exercise_set, draw, sandbox):
                     left_out[number] = f"{stopped}; everything else was run without it"
                     break
                 except Exception as error:  # depends on the student's answer
-                    said = (
-                        str(error) if isinstance(error, Failed) else f"its return value cannot be read ({error!r:.100})"
-                    )
+                    unread = f"its return value cannot be read ({error!r:.100})"
+                    said = str(error) if isinstance(error, Failed) else unread
                     if kind == "run":
                         errors.setdefault(name, said)
                     else:

@@ -20,14 +20,7 @@ from .release import notebook_of
 from .sets import read_sets
 
 FILES = ("marks.csv", "words.csv", "words.md", "class.md", "class.png", "moodle.csv", "canvas.csv")
-WORDS = (
-    "student",
-    "name",
-    "item",
-    "out_of",
-    "points",
-    "remark",
-)  # columns of words.csv; the teacher fills in the last two
+WORDS = ("student", "name", "item", "out_of", "points", "remark")  # of words.csv; the teacher fills in the last two
 # Patterns of folder and file names in downloads from Moodle and Canvas; these names contain the student's id.
 MOODLE = re.compile(r"(?P<name>.+)_(?P<id>\d+)_assignsubmission_file")
 CANVAS = re.compile(r"(?P<name>[^_]+)_(?:LATE_)?(?P<id>\d+)_\d+_.+")
@@ -39,7 +32,10 @@ class Student(NamedTuple):
 
 
 def student_of(path, paths):
-    """Return the Student whose id and name Moodle or Canvas put in a folder or file name; else its name is the id.
+    """Return the Student who handed in a notebook.
+
+    The id and the name are those that Moodle or Canvas put in a folder or file name. If there are none, the id is the
+    folder's or the file's name.
 
     Parameters
     ----------
@@ -58,9 +54,7 @@ def student_of(path, paths):
 def place_of_feedback(folder, path, paths):
     """Return a report's path in `folder`: the notebook's path below the notebooks' common folder, with suffix .txt."""
     common = commonpath([Path(realpath(path)).parent for path in paths])
-    return Path(folder) / Path(realpath(path)).relative_to(common).with_suffix(
-        ".txt" if Path(path).suffix == ".ipynb" else f"{Path(path).suffix}.txt"
-    )
+    return Path(folder) / Path(realpath(path)).relative_to(common).with_suffix(".txt")
 
 
 def check_places(folder, paths):
@@ -131,10 +125,11 @@ def write_class(folder, outcomes, words=None, moodle=None, canvas=None, assignme
     students = {path: student_of(path, paths) for path in paths}
     counted, refused = counted_of(outcomes, students)
     rows = rows_of_class(students, counted, refused, entries)
-    feedback = {}
+    feedback, places = {}, {}  # files whose names differ only in their suffix share a place
     for path in paths:
         points = entries.get((students[path].id, counted[path].marks[-1].item)) if path in counted else None
         feedback[path] = report(counted[path], points) if path in counted else f"{Path(path).name}: {refused[path]}"
+        places.setdefault(place_of_feedback(folder, path, paths), []).append(feedback[path])
     tables = {
         "marks.csv": lambda: marks_table(rows),
         "words.csv": lambda: words_table(counted, students, entries),
@@ -146,7 +141,7 @@ def write_class(folder, outcomes, words=None, moodle=None, canvas=None, assignme
     }
     unwanted = {"class.png": not counted, "moodle.csv": not moodle, "canvas.csv": not canvas}
     texts = {folder / name: make for name, make in tables.items() if not unwanted.get(name)}
-    texts |= {place_of_feedback(folder, path, paths): lambda p=path: f"{feedback[p]}\n" for path in paths}
+    texts |= {place: lambda of=of_place: "\n\n".join(of) + "\n" for place, of_place in places.items()}
     failed = []
     for place, make in texts.items():
         try:  # marks are written, whatever else fails
@@ -324,9 +319,8 @@ def collect(course, paths):
                 raise ValueError(f"notebooks: {path} is a second notebook for {name} from the same student")
             check_file(place, "course", paths)
             place.parent.mkdir(parents=True, exist_ok=True)
-            if not any(
-                marks_of(cell).get("grade_id") == "setup" for cell in notebook.cells
-            ):  # nbgrader does not add it
+            ids = [marks_of(cell).get("grade_id") for cell in notebook.cells]
+            if "setup" not in ids:  # nbgrader adds only cells that it grades
                 notebook.cells.insert(0, next(filter(marks_of, notebook_of(read_sets()[name], "student").cells)))
             seen = set()
             for cell in notebook.cells:  # nbgrader fails if two cells have the same id

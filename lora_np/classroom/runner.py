@@ -146,18 +146,17 @@ def what_was_raised(error, function, call):
     for frame, line in traceback.walk_tb(error.__traceback__):
         if frame.f_code is code:
             where = f", in line {line - code.co_firstlineno + 1} of the function"
-    said, shapes = in_plain_words(error)
+    shapes = isinstance(error, ValueError) and re.search("broadcast|matmul|reshape|aligned", text_of(error))
     advice = ". Print the shapes just before that line, and compare them with those you wrote down" if shapes else ""
     if isinstance(error, TypeError) and (error.__traceback__ is None or error.__traceback__.tb_next is None):
         advice = f". It is called as {call}"  # the call itself failed
-    return f"it raises {said}{where}{advice}"
+    return f"it raises {in_plain_words(error)}{where}{advice}"
 
 
 NUMPY_ERRORS = (  # pattern of an error of NumPy, and what it means
     (
         r"matmul: .*\(size (\d+) is different from (\d+)\)",
-        r"the inner lengths of a product A @ B differ: A has \2 columns, "
-        r"and B has \1 rows. Is a .T missing?",
+        r"the inner lengths of a product A @ B differ: A has \2 columns, and B has \1 rows. Is a .T missing?",
     ),
     (
         r"shapes (\(.*?\)) and (\(.*?\)) not aligned.*",
@@ -170,24 +169,28 @@ NUMPY_ERRORS = (  # pattern of an error of NumPy, and what it means
     (r"cannot reshape array of size (\d+) into shape (\(.*\))", r"an array of \1 numbers cannot get the shape \2"),
     (
         r"numpy boolean (subtract|negative), .*",
-        r"- is not defined for arrays of bools; convert them to numbers first, as in "
-        r"x.astype(float)",
+        r"- is not defined for arrays of bools; convert them to numbers first, as in x.astype(float)",
     ),
 )
 
 
-def in_plain_words(error):
-    """Return an exception's name and message, and whether it is about shapes; NumPy's common messages are explained."""
+def text_of(error):
     try:
-        said = str(error)
+        return str(error)
     except Exception:  # str() of a student's exception can fail as well
-        said = ""
-    for pattern, words in NUMPY_ERRORS:
-        if isinstance(error, ValueError | TypeError) and re.fullmatch(pattern, said, re.DOTALL):
-            return f"{type(error).__name__}: {re.sub(pattern, words, said, flags=re.DOTALL)}", "bools" not in words
+        return ""
+
+
+def in_plain_words(error):
+    """Return an exception's name and message; NumPy's common messages are explained, and long ones are shortened."""
+    said = text_of(error)
+    for pattern, words in NUMPY_ERRORS if isinstance(error, ValueError | TypeError) else ():
+        if found := re.fullmatch(pattern, said, re.DOTALL):
+            said = found.expand(words)
+            break
     if len(said) > MOST_CHARACTERS:
         said = f"{said[:MOST_CHARACTERS]}…"
-    return f"{type(error).__name__}: {said}".removesuffix(": "), False
+    return f"{type(error).__name__}: {said}".removesuffix(": ")
 
 
 @contextlib.contextmanager
@@ -281,7 +284,7 @@ def run_cell(source, space):
             if waiting is not None:
                 asyncio.run(waiting)
     except BaseException as error:
-        return f"it raises {in_plain_words(error)[0]}"
+        return f"it raises {in_plain_words(error)}"
     return None
 
 

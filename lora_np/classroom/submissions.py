@@ -31,7 +31,7 @@ from .runner import MOST_CHARACTERS, decode, encode
 STEP_SECONDS = 60  # time limit for a cell or a function call
 START_SECONDS = 30
 MOST_BYTES = 4_000_000  # largest size of one answer
-MOST_ASKED = 100_000  # largest size of the arguments for a function that stays in the grading process
+MOST_ARGUMENTS = 100_000  # largest size of the arguments for a function that stays in the grading process
 MOST_THREADS = 64
 HANDED_IN = (".ipynb", ".py", ".zip")  # what students hand in
 MEMORY = 4_000_000_000  # bytes of address space
@@ -67,14 +67,12 @@ def find_submissions(paths):
     for path in paths:
         place = Path(path)
         if place.is_dir():
-            files = [
-                p for p in sorted(place.rglob("*")) if p.suffix in HANDED_IN and ".ipynb_checkpoints" not in p.parts
-            ]
-            inside = [p for p in files if p.suffix == ".ipynb"]
+            files = [p for p in sorted(place.rglob("*")) if p.suffix in HANDED_IN]
+            files = [p for p in files if ".ipynb_checkpoints" not in p.parts]
             if not files:
                 raise ValueError(f"notebooks: the folder {path} contains no notebook (*.ipynb)")
-            with_notebook = set(map(owner, inside))
-            notebooks += [p for p in files if p in inside or owner(p) not in with_notebook]
+            with_notebook = {owner(p, place) for p in files if p.suffix == ".ipynb"}
+            notebooks += [p for p in files if p.suffix == ".ipynb" or owner(p, place) not in with_notebook]
         elif any(sign in str(path) for sign in "*?[") and not place.exists():
             notebooks += sorted(glob(str(path), recursive=True)) or [path]
         else:
@@ -82,9 +80,10 @@ def find_submissions(paths):
     return list(dict.fromkeys(map(str, notebooks)))
 
 
-def owner(path):
-    """Return what the files of one student have in common: their folder and, in Canvas's downloads, a name."""
-    return path.parent, path.name.partition("_")[0] if re.search(r"_\d+_\d+_", path.name) else None
+def owner(path, place):
+    """Return what one student's files in a folder have in common: a subfolder or, in Canvas's downloads, a name."""
+    first, *more = path.relative_to(place).parts
+    return first if more else first.partition("_")[0] if re.search(r"_\d+_\d+_", first) else ""
 
 
 # ---------------------------------------------------------------- the process
@@ -157,8 +156,8 @@ class Process:
                 answer = json.loads(line)
                 if "function" not in answer:
                     return answer
-                asked = len(line) < MOST_ASKED
-                message = result_of(functions, answer) if asked else {"error": "its arguments are too large"}
+                too_large = {"error": "its arguments are too large"}
+                message = result_of(functions, answer) if len(line) < MOST_ARGUMENTS else too_large
         except OSError:
             answered.set()
             watching.join()
@@ -268,15 +267,13 @@ def copies_in(folders):
     """
     copies = {PACKAGE, *(PACKAGE.parent / name for name in BESIDE)}
     for folder, inside, files in itertools.chain.from_iterable(map(os.walk, folders)):
-        if Path(folder, "classroom", "exercises").is_dir():
-            copies |= {Path(folder), *(Path(folder).parent / name for name in BESIDE if is_clone(Path(folder).parent))}
+        folder = Path(folder)
+        if (folder / "classroom" / "exercises").is_dir():
+            is_clone = (folder.parent / "pyproject.toml").is_file()
+            copies |= {folder, *(folder.parent / name for name in BESIDE if is_clone)}
             inside.clear()
-        copies |= {Path(folder, name) for name in files if re.fullmatch(r"lora[_-]np.*\.(whl|gz|zip|pth)", name)}
+        copies |= {folder / name for name in files if re.fullmatch(r"lora[_-]np.*\.(whl|gz|zip)", name)}
     return [path for path in sorted(copies) if path.exists() and any(path.is_relative_to(place) for place in folders)]
-
-
-def is_clone(folder):
-    return (folder / "pyproject.toml").is_file()
 
 
 # Machine -> its number in a system call filter, and the numbers of clone and clone3, and of calls that are denied: fork

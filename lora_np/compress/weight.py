@@ -44,6 +44,7 @@ class QuantisedWeight:
 
         np.asarray(weight)    the entire matrix (out, in); a new array if the weight is quantised
         weight[ids]           the rows with these integer indices, (..., in)
+        len(weight)           the number of rows, out
 
     Each format is a frozen dataclass with the fields `shape` and `dtype` (of the dense array), and with
 
@@ -55,6 +56,9 @@ class QuantisedWeight:
     def dequantise(self):
         """The dense matrix, a new array (out, in) of `dtype`."""
         return self.rows(slice(None))
+
+    def __len__(self):
+        return self.shape[0]
 
     @property
     def ndim(self):

@@ -102,7 +102,7 @@ def token_log_probs_backward(dlog_probs, cache):
 
 def chunks(cache):
     """Yield the rows whose targets are not ignored, in chunks: their indices (n,) and targets (n,)."""
-    targets, V = cache.targets.reshape(-1), cache.weight.shape[0]
+    targets, V = cache.targets.reshape(-1), len(cache.weight)
     real = np.flatnonzero(targets != cache.ignore_index)
     outside = real[(targets[real] < 0) | (targets[real] >= V)]
     if outside.size:

@@ -12,7 +12,7 @@ If a worker is killed, other workers compute its shards again.
 import io
 import pickle
 import threading
-from concurrent.futures import BrokenExecutor, CancelledError
+from concurrent.futures import CancelledError
 
 from .streams import stream
 from .sweep import TRIES, connect
@@ -38,7 +38,7 @@ class Workers:
     """
 
     def __init__(self, address, base=(), load=dict):
-        self.client, self.names = connect(address), {id(weight): name for name, weight in dict(base).items()}
+        self.client, self.base = connect(address), dict(base)
         self.client.direct_to_workers = True  # the scheduler does not forward the arrays
         self.load, self.objective, self.sent = load, None, None
 
@@ -61,13 +61,18 @@ class Workers:
         Yields
         ------
         (index of a shard, its Objective), in the order in which they are finished
+
+        Raises
+        ------
+        ConnectionError
+            If the workers are lost several times.
         """
         from distributed import as_completed
 
         left = dict(enumerate(shards))
         for _ in range(TRIES):
             if self.objective is not objective:
-                [self.sent] = self.client.scatter([RemoteObjective(objective, self.names, self.load)], hash=False)
+                [self.sent] = self.client.scatter([RemoteObjective(objective, self.base, self.load)], hash=False)
                 self.objective = objective
             [arrays] = self.client.scatter([trainable], hash=False)
             names, tasks = sorted(self.client.nthreads()), {}
@@ -86,7 +91,7 @@ class Workers:
                     yield tasks[future], result
             if not left:
                 return
-        raise BrokenExecutor(f"dask: the workers were lost {TRIES} times in step {step + 1}")
+        raise ConnectionError(f"dask: the workers were lost {TRIES} times in step {step + 1}")
 
 
 class RemoteObjective:
@@ -95,15 +100,15 @@ class RemoteObjective:
     Parameters
     ----------
     objective : see `train`
-    names : dict, id of a weight -> its name; these weights are replaced by those that `load` returns
-    load : function without arguments that returns a dict of weights
+    base, load : see `Workers`
     """
 
     lock = threading.Lock()
 
-    def __init__(self, objective, names, load):
+    def __init__(self, objective, base, load):
         from cloudpickle import Pickler
 
+        names = {id(weight): name for name, weight in base.items()}
         file = io.BytesIO()
         pickler = Pickler(file)
         pickler.persistent_id = lambda value: names.get(id(value))

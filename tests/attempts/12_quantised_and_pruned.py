@@ -113,7 +113,7 @@ def sparse_forward(x, values, positions):
     np.put_along_axis(W, columns, values, axis=1)
     return x @ W.T
 
-# == nf4_quantise: wrong, the point above it
+# == nf4_quantise: wrong, some entries are one too large
 def nf4_quantise(W, points, block_size):
     blocks = W.reshape(-1, block_size)
     absmax = np.abs(blocks).max(axis=1)

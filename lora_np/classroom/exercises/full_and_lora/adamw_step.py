@@ -69,8 +69,8 @@ def with_penalty(i, least=2):
 
 L2 = "the weight decay is added to the gradient: that is Adam with an L2 penalty; AdamW keeps the two separate"
 MISTAKES = {
-    "mu": [(L2, lambda i: with_penalty(i)[0]), (f"{L2}; and it is for matrices only", lambda i: with_penalty(i, 0)[0])],
-    "nu": [(L2, lambda i: with_penalty(i)[1]), (f"{L2}; and it is for matrices only", lambda i: with_penalty(i, 0)[1])],
+    "mu": [(L2, lambda i: with_penalty(i)[0]), (f"{L2}, and decays only matrices", lambda i: with_penalty(i, 0)[0])],
+    "nu": [(L2, lambda i: with_penalty(i)[1])],
 }
 
 AFTER = """**Beyond the points.** With these functions you can train a classification head, as in lesson 08. Type this

@@ -56,8 +56,9 @@ def compared(i, outputs):
     return outputs
 
 
-def point_above(i, side="left"):
-    return np.searchsorted(i.points, i.W.reshape(-1, i.block_size) / i.right["absmax"][:, None], side)
+def point_below(i):
+    u = i.W.reshape(-1, i.block_size) / i.right["absmax"][:, None]
+    return np.searchsorted(i.points, u, side="right") - 1
 
 
 MISTAKES = {
@@ -66,11 +67,7 @@ MISTAKES = {
             "the points are assumed to be evenly spaced",
             lambda i: nf4_quantise(i.W, np.linspace(-1, 1, 16), i.block_size)[0],
         ),
-        ("each weight gets the code of the point above it, not that of the nearest point", point_above),
-        (
-            "each weight gets the code of the point below it, not that of the nearest point",
-            lambda i: point_above(i, "right") - 1,
-        ),
+        ("each weight gets the code of the point below it, not that of the nearest point", point_below),
     ],
     "absmax": [
         (

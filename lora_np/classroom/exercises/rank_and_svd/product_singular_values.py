@@ -43,8 +43,8 @@ def draw(rng, size):
 
 def large(rng, size):
     """Draw an A with fewer columns, so that an (in, in) array, which is allowed, is small compared with B A."""
-    inputs = {"B": rng.normal(size=(4000, 1)), "A": rng.normal(size=(1, 500))}
-    return inputs, 6_000_000, "it forms B A or another array of that size"
+    inputs = {"B": rng.normal(size=(6000, 1)), "A": rng.normal(size=(1, 300))}
+    return inputs, 2_200_000, "it forms B A or another array of that size"
 
 
 MISTAKES = {
