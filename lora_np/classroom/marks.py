@@ -209,8 +209,8 @@ def read_words(folder, path=None):
     if path is None and not (path := Path(folder) / "words.csv").exists():
         return {}
     (heads, *rows), _ = rows_of(path, "words")
-    if not set(WORDS) <= set(heads):
-        raise ValueError(f"words: {path} has the columns {', '.join(heads)}, expected {', '.join(WORDS)}")
+    if missing := set(WORDS) - {"name"} - set(heads):  # earlier versions wrote no names
+        raise ValueError(f"words: {path} has no column {' or '.join(sorted(missing))}; expected {', '.join(WORDS)}")
     entries = {}
     for number, row in enumerate(rows, 2):
         entry = dict(zip(heads, map(as_written, row)))
