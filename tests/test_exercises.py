@@ -161,14 +161,16 @@ def holes(exercise, changes):
     return found
 
 
-@pytest.mark.parametrize("name", ITEMS)
-@pytest.mark.parametrize(
-    "changes",
-    [
-        pytest.param(changed_solutions, marks=pytest.mark.slow, id="one"),
-        pytest.param(pairs_of_changes, marks=pytest.mark.nightly, id="pairs"),
-    ],
-)
+LONG = "compress", "fit_lora"  # take minutes
+
+
+def one_and_pairs(name):
+    one = pytest.mark.nightly if name in LONG else pytest.mark.slow
+    for changes, id, mark in ((changed_solutions, "one", one), (pairs_of_changes, "pairs", pytest.mark.nightly)):
+        yield pytest.param(name, changes, marks=mark, id=f"{id}-{name}")
+
+
+@pytest.mark.parametrize("name, changes", [param for name in ITEMS for param in one_and_pairs(name)])
 @pytest.mark.filterwarnings("ignore")
 def test_every_change_of_a_solution_loses_points_or_is_right(name, changes, capsys):
     assert not holes(ITEMS[name], changes(ITEMS[name]))

@@ -250,7 +250,7 @@ def test_every_mutant_is_found_and_nothing_in_the_right_code(name):
     assert [what for m, what, same in described(name) if not same and not any(outcomes(name, m.code))] == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_exceptions_are_mutants_and_hide_none_that_is_found():
     of_all = {name: list(described(name)) for name in FUNCTIONS}
     for where, what, _ in EQUIVALENT:

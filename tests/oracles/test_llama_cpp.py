@@ -149,12 +149,17 @@ def test_llama_cpp_writes_our_text(base):
     assert error < most
 
 
-@pytest.mark.parametrize("name", [*ADAPTERS, "licences"])
+@pytest.mark.parametrize(
+    "base, name",
+    [
+        *(("small GPT-2", name) for name in (*ADAPTERS, "licences")),
+        pytest.param("smollm2", "rslora", marks=pytest.mark.nightly),
+    ],
+    indirect=["base"],
+)
 def test_llama_cpp_writes_an_adapters_text(name, base):
     """At scale 1 and 0.5, and merged."""
     kind, base_name, task, prompts, folder, plain = base
-    if kind == "smollm2" and name != "rslora":
-        pytest.skip("one for SmolLM2, which takes a minute")
     if kind == "smollm2":
         prompts, plain = prompts[:4], plain[:4]
     if name == "licences":

@@ -165,6 +165,7 @@ def test_smollm2_has_transformers_logits(smollm2, monkeypatch):
 
 
 @pytest.mark.real
+@pytest.mark.nightly
 def test_smollm2_writes_transformers_text(smollm2):
     """64 tokens, greedily, or up to a tie: each is the best one by transformers, too, after those before it."""
     task, model = smollm2

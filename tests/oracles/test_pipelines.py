@@ -50,6 +50,7 @@ def fine_tune(data, folder, form, **settings):
     export(folder / "task", form, folder / f"out.{form}")
 
 
+@pytest.mark.nightly
 def test_labels(snippets, tmp_path):
     table, _, texts = snippets
     texts = texts[::3]
@@ -79,6 +80,7 @@ def test_chat(n, snippets, tmp_path):
     assert ours == theirs and len(set(ours)) > 1
 
 
+@pytest.mark.nightly
 def test_labels_as_words_in_llama_cpp(snippets, tmp_path):
     """The likeliest of the labels' first tokens, after the text and the question."""
     need_llama_cpp()
