@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lora_np.cli import main
-from lora_np.experiments import gallery, laboratory, recipes, store
+from lora_np.experiments import gallery, laboratory, store
 from lora_np.experiments.design import OVERLAP, Design, Recipe, accuracy, design_of, judged, over_seeds
 from lora_np.experiments.evidence import (
     BOTH,
@@ -31,7 +31,7 @@ from lora_np.experiments.evidence import (
 )
 from lora_np.experiments.gallery import write_gallery
 from lora_np.experiments.methods import ClassifyRun, variant
-from lora_np.experiments.recipes import RECIPES, bases_of, question
+from lora_np.experiments.recipes import RECIPES, recipe
 from lora_np.experiments.runs import load_base
 from lora_np.experiments.runs.dialect import DialectRun
 from lora_np.experiments.runs.planted import PlantedRun
@@ -419,7 +419,7 @@ def made_up(monkeypatch):
 
     def more(outcome):
         values = np.subtract(outcome["losses"]["2"], outcome["losses"]["1"])
-        return {"values": values}, [compare("the same", -values, 0.02, "nats")]
+        return {"values": values}, [(Design("the same", 0.02, "nats"), -values)]
 
     def draw(outcome):
         figure = new_figure(3, 2)
@@ -629,12 +629,13 @@ def outcome_of(found=1, **more):
     tables = {"found": {"1": [found, found]}}
     outcome = {
         "base": "pretrained", "command": "python -m …", "seeds": [0, 1], "seconds": 61.4, "quick": False, "reused": 3,
-        "versions": {"lora_np": "1", "numpy": "2", "python": "3", "machine": "M"}, "runs": [{"seconds": 720.0}] * 7,
+        "versions": {"lora_np": "1", "numpy": "2", "python": "3", "machine": "M"},
+        "runs": [{"seconds": 720.0, "settings": {}}] * 7,
         "made_with": made_with(PLANTED),
     } | tables  # fmt: skip
-    recipe = recipes.recipe("planted_rank")
-    outcome["design"] = design_of(recipe, "pretrained")._asdict()
-    return outcome | {"comparisons": judged(recipe, outcome)} | more
+    of = recipe("planted_rank")
+    outcome["design"] = design_of(of, "pretrained")._asdict()
+    return outcome | {"comparisons": judged(of, outcome)} | more
 
 
 def gallery_of(folder, **outcomes):
@@ -750,11 +751,11 @@ def test_all_goes_on_after_a_failure_and_names_it(carrying, monkeypatch, capsys)
 
     monkeypatch.setattr(laboratory, "experiment", some_fail)
     assert main(["experiment", "all", "--seeds", "4"]) == 1
-    assert asked == [(name, 4, False, "figures", "out/runs", bases_of(name)[0]) for name in RECIPES]
+    assert asked == [(name, 4, False, "figures", "out/runs", recipe(name).bases[0]) for name in RECIPES]
     assert capsys.readouterr().out == "not finished: dialect, cost\n"
     asked.clear()
     assert main(["experiment", "all", "--base", "smollm2"]) == 0
-    assert [name for name, *_ in asked] == [name for name in RECIPES if "smollm2" in bases_of(name)]
+    assert [name for name, *_ in asked] == [name for name in RECIPES if "smollm2" in recipe(name).bases]
     assert main(["experiment", "variants", "--quick"]) == 0 and asked[-1][2:4] == (True, "figures/quick")
 
 
@@ -780,7 +781,7 @@ def test_the_command_refuses(arguments, message, carrying, monkeypatch, tmp_path
 
 def test_the_list_shows_every_experiment(run):
     lines = run("experiment", "list").splitlines()
-    expected = [(name, f"{question(name)} ({', '.join(bases_of(name))})") for name in RECIPES]
+    expected = [(name, f"{recipe(name).question} ({', '.join(recipe(name).bases)})") for name in RECIPES]
     assert [tuple(line.split(maxsplit=1)) for line in lines] == expected
 
 

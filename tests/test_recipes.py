@@ -18,7 +18,7 @@ from lora_np.experiments.drawing import as_png, colour
 from lora_np.experiments.evidence import UNKNOWN, interval
 from lora_np.experiments.laboratory import runs_of
 from lora_np.experiments.methods import METHODS, ON_BASE, QUICK, QV, lora
-from lora_np.experiments.recipes import RECIPES, bases_of, figures, module, recipe
+from lora_np.experiments.recipes import RECIPES, module, recipe
 from lora_np.experiments.runs import BASES, classify, load_base, planted, preferences
 from lora_np.experiments.runs.classify import FOLDS, WEIGHTS, ClassifyRun, load_snippets, starting_point
 from lora_np.experiments.runs.dialect import DialectRun, Splits
@@ -42,7 +42,7 @@ LIMIT = 24  # snippets of each split
 classify_run = ClassifyRun.carry_out
 FIVE = [0, 1, 2, 3, 4]
 SHORT = (PreferenceRun, RewardRun)  # quick by their number of steps, not by a limit
-CASES = [(name, base) for name in RECIPES for base in bases_of(name)]
+CASES = [(name, base) for name in RECIPES for base in recipe(name).bases]
 SLOW = [(name, "smollm2") for name in ("main_job", "truncation", "intruders", "amplification")]  # 21 blocks of SVDs
 SLOW += [("cost", "pretrained"), ("rank_sweep", "smollm2"), ("subspaces", "smollm2")]
 
@@ -448,7 +448,7 @@ class MadeUpResults(Results):
 
 def outcome_of(name, seeds, quick, *other, base=None, **change):
     """What an experiment's JSON contains for made-up results of its own runs, as far as it depends on the runs."""
-    base = base or bases_of(name)[0]
+    base = base or recipe(name).bases[0]
     runs = runs_of(name, seeds, quick, base)
     results = MadeUpResults(runs, *other, **change)
     design = design_of(recipe(name), base)._asdict()
@@ -467,11 +467,10 @@ def without_clock(small, monkeypatch):
     """What the main job, the dialect and the costs measure besides runs is made up too; runs are in a thread."""
     several = {"prompts": ["a", "b"], "texts": {name: ["a " + name, "b and " * 40] for name in "cdef"}}
     made_up = {
-        (main_job, "tfidf_baseline"): lambda limit, fold: ({"test_accuracy": 0.75}, np.arange(LIMIT) % 4 > 0),
+        (main_job, "tfidf_baseline"): lambda limit, fold: np.arange(LIMIT) % 4 > 0,
         (main_job, "compare_step_times"): lambda repeats, keys, base: {key: {"seconds": 0.1} for key in keys},
         (dialect, "base_loss"): lambda *_: 4.6,
         (dialect, "load_domain"): lambda *_: Splits(*np.zeros((3, 9), dtype=np.int64)),
-        (module("forgetting"), "load_domain"): lambda *_: Splits(*np.zeros((3, 9), dtype=np.int64)),
         (dialect, "licences_digest"): lambda: "0",
         (dialect, "samples"): lambda: several,
         (sweep, "open_executor"): lambda *_: ThreadPoolExecutor(1),
@@ -520,7 +519,7 @@ def test_measured_and_drawn(name, base, seeds, without_clock, tmp_path):
     assert parts[0]["statement"] == outcome["design"]["statement"]
     read = json.loads(json.dumps(outcome))
     assert read == json.loads(json.dumps(outcome)) and judged(of, read) == parts
-    for draw in figures(name).values():
+    for draw in of.draw.values():
         figure = draw(read)
         assert any(axes.has_data() or axes.texts for axes in figure.axes)
         assert all(axes.has_data() or axes.texts for axes in figure.axes if axes.get_title())
@@ -546,7 +545,7 @@ def test_measured_and_drawn(name, base, seeds, without_clock, tmp_path):
 def test_a_figure_has_its_methods_numbers(name, small):
     """In a row each, or along a line."""
     measured = outcome_of(name, [0, 1], True)
-    axes = recipe(name).draw(measured).axes[0]
+    axes = recipe(name).draw[name](measured).axes[0]
     if name == "matrices":
         labels = [label.get_text() for label in axes.get_yticklabels()]
         points = [line.get_data() for line in axes.lines if line.get_marker() == "o"]
@@ -584,7 +583,7 @@ WIRING = [  # recipe, how a comparison's statement begins, the two methods whose
 @pytest.mark.slow
 @pytest.mark.parametrize("name, statement, first, second, field", WIRING)
 def test_a_check_is_of_what_it_says(name, statement, first, second, field, without_clock):
-    base = {"main_job": "minilm", "dialect": "pretrained"}.get(name, bases_of(name)[0])
+    base = {"main_job": "minilm", "dialect": "pretrained"}.get(name, recipe(name).bases[0])
     quick = name != "main_job"  # the quick main job has other methods
     runs, measured = runs_of(name, [0, 1], quick, base), outcome_of(name, [0, 1], quick, base=base)
 

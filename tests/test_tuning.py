@@ -10,7 +10,7 @@ import pytest
 from lora_np.experiments import tuning
 from lora_np.experiments.laboratory import runs_of
 from lora_np.experiments.methods import FEW, METHODS, MORE_SEEDS, SETTINGS, learning_rate, rate_name
-from lora_np.experiments.recipes import RECIPES, bases_of, dialect
+from lora_np.experiments.recipes import RECIPES, dialect, recipe
 from lora_np.experiments.runs import BASES
 from lora_np.experiments.store import made_with
 from lora_np.formats import read_json
@@ -154,7 +154,7 @@ def test_the_command_prints_what_is_chosen(monkeypatch, tmp_path, run):
 def test_every_run_has_a_learning_rate():
     """Of its method, base, epochs and number of snippets."""
     chosen, sizes = read_json(SETTINGS)["chosen"], [(1, None), (3, None), *((1, n) for n in FEW)]
-    assert all(runs_of(name, [0], False, base) or name == "cost" for name in RECIPES for base in bases_of(name))
+    assert all(runs_of(name, [0], False, base) or name == "cost" for name in RECIPES for base in recipe(name).bases)
     names = {rate_name(key, passes, base, n) for key in METHODS for base in BASES for passes, n in sizes}
     of_domains = {name for name in chosen if any(domain in name for domain in dialect.DOMAINS)}
     assert chosen.keys() - of_domains <= names and all(rate > 0 for rate in chosen.values())
@@ -172,7 +172,7 @@ def test_the_chosen_rates_have_a_worse_one_on_each_side():
 
 
 def test_rates_are_tuned_at_seeds_of_their_own():
-    cases = {(name, base) for name in RECIPES for base in bases_of(name)} - {("learning_rate", "smollm2")}
+    cases = {(name, base) for name in RECIPES for base in recipe(name).bases} - {("learning_rate", "smollm2")}
     experiments = {run.seed for name, base in cases for run in runs_of(name, list(range(16)), False, base).values()}
     tunable, chosen = tuning.rates_to_tune(), read_json(SETTINGS)["chosen"]
     assert {name: rate for name, (rate, _) in tunable.items()} == chosen

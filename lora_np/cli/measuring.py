@@ -75,25 +75,25 @@ def workers_of(arguments):
 def run_experiment(arguments):
     from ..experiments import laboratory
     from ..experiments.gallery import folder_of
-    from ..experiments.recipes import RECIPES, bases_of, question
+    from ..experiments.recipes import RECIPES, recipe
     from ..experiments.runs import BASES
     from ..tasks.settings import default_base
 
     if arguments.name == "list":
         for name in RECIPES:
-            print(f"{name:<14} {question(name)} ({', '.join(bases_of(name))})")
+            print(f"{name:<14} {recipe(name).question} ({', '.join(recipe(name).bases)})")
         return 0
     is_run, base = arguments.command == "run", arguments.base
     if base is not None:
         one_of("base", base, BASES)
     every = arguments.name == "all"
-    names = [name for name in RECIPES if base in (None, *bases_of(name))] if every else [arguments.name]
+    names = [name for name in RECIPES if base in (None, *recipe(name).bases)] if every else [arguments.name]
     # By default, each experiment runs on the first of its bases.
     if is_run and base is None:
         base = default_base("classifier", print_now) or "pretrained"
-    bases = {name: base or bases_of(name)[0] for name in names}
+    bases = {name: base or recipe(name).bases[0] for name in names}
     for name in names:
-        one_of("base", bases[name], bases_of(name))
+        one_of("base", bases[name], recipe(name).bases)
     out = arguments.out or ("figures/quick" if arguments.quick else "figures")
     if arguments.draw:
         for name in names:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from . import evidence
-from .methods import METHODS, scores
+from .methods import label
 from .runs.classify import FOLDS
+from .tables import scores
 
 OVERLAP = 1 / (FOLDS - 1)  # the ratio of the sizes of a fold's test and training set
 
@@ -39,11 +40,17 @@ class Design(NamedTuple):
         )
 
 
+def ratio(statement, expected=None):
+    """The Design of a ratio, which has no margin; `expected` contains bounds, see `evidence.compare`."""
+    return Design(statement, None, "times", expected)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """An experiment, defined in a module whose docstring begins with the question and then describes the method.
 
-    Each field in FUNCTIONS is set to the module's function of the same name, if it defines one.
+    `recipes.recipe` completes it from the module: it sets `question`, `method`, and each field in FUNCTIONS for which
+    the module defines a function of the same name.
 
     Parameters
     ----------
@@ -52,8 +59,9 @@ class Recipe:
     caption : str, what the figure shows and what to look for
     runs : function (seeds, quick, base) that returns a dict, name -> training run; replaces `keys`
     measure : function (results, runs, seeds, quick) that returns a dict of tables, ready for JSON
-    compare : function (outcome) that returns the values of the main comparison, as arguments of `evidence.compare`, and
-        a list of further comparisons, which do not affect the verdict; `outcome` contains the tables
+    compare : function (outcome) that returns the values of the main comparison, and a list of further comparisons,
+        pairs (Design, values), which do not affect the verdict; `outcome` contains the tables. Values are numbers, one
+        per seed; for scores on a test set, they are what `accuracy` or `over_seeds` returns
     finding : function (outcome) that returns the result as a plain sentence with its main number
     draw : function (outcome) that returns the figure; or a dict, file name without suffix -> such a function
     table, details : functions (outcome) that return the rows of a table, the header first, or None
@@ -63,6 +71,8 @@ class Recipe:
     seeds : dict, base -> default number of seeds
     columns : number of the table's columns that fit on a screen
     limits : str, what the result does not show
+    question : str
+    method : list of str, paragraphs
     """
 
     claim: str
@@ -81,6 +91,8 @@ class Recipe:
     seeds: dict = field(default_factory=dict)
     columns: int | None = None
     limits: str = ""
+    question: str = ""
+    method: list = field(default_factory=list)
 
 
 FUNCTIONS = "runs", "measure", "compare", "finding", "draw", "table", "details"
@@ -88,17 +100,23 @@ FUNCTIONS = "runs", "measure", "compare", "finding", "draw", "table", "details"
 
 def design_of(recipe, base):
     """The design of an experiment on a base; the pilot's scatter is included only for the experiment's first base."""
-    design, (first, *_) = recipe.design, recipe.bases or recipe.keys
-    design = design[base] if isinstance(design, dict) else design
-    return design if base == first else design._replace(scatter=None)
+    design = recipe.design[base] if isinstance(recipe.design, dict) else recipe.design
+    return design if base == recipe.bases[0] else design._replace(scatter=None)
 
 
 def judged(recipe, outcome):
     """An outcome's comparisons: first the main one, judged by the design stored in the outcome, then the others."""
     main, others = recipe.compare(outcome)
-    design = Design(**outcome["design"])
+    parts = [(Design(**outcome["design"]), main), *others]
+    return [judge(outcome, design, values) for design, values in parts]
+
+
+def judge(outcome, design, values):
+    """Judge values by their design; see `Recipe` for `values`, and `evidence.compare` for the result."""
+    if not isinstance(values, dict):
+        values = over_seeds(outcome, values, tested=False)
     how = {name: getattr(design, name) for name in ("margin", "unit", "expected")}
-    return [evidence.compare(design.statement, **main, **how), *others]
+    return evidence.compare(design.statement, **values, **how)
 
 
 # ---------------------------------------------------------------- values to compare, as arguments of `evidence.compare`
@@ -126,18 +144,12 @@ def accuracy(outcome, first, second):
 
 
 def accuracies(outcome, pairs):
-    """Compare the accuracies of methods; `pairs` contains (first, second) or (first, second, what a claim expects)."""
+    """Comparisons of accuracies; `pairs` contains (first, second) or (first, second, what a claim expects)."""
     parts = []
     for first, second, *expected in pairs:
-        statement = f"{label(first)} − {label(second)}: test accuracy"
-        more = {"margin": 1.0, "expected": expected[0] if expected else None}
-        parts.append(evidence.compare(statement, **accuracy(outcome, first, second), **more))
+        design = Design(f"{label(first)} − {label(second)}: test accuracy", 1.0, "points", *expected)
+        parts.append((design, accuracy(outcome, first, second)))
     return parts
-
-
-def label(key):
-    """A method's label."""
-    return "tf-idf logistic regression" if key == "tfidf" else METHODS[key].label
 
 
 def on_folds(outcome):

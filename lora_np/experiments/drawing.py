@@ -106,6 +106,11 @@ def log_axis(axes, values, label):
     axes.set_xlabel(label)
 
 
+def plain_numbers(axis):
+    """Write the numbers on an axis without powers of ten."""
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
 def dots(axes, labels, values, colours, unit, log=False):
     """Plot one row per method, the first at the top: a point for each seed, and the mean with its interval.
 

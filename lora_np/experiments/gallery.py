@@ -6,7 +6,7 @@ from pathlib import Path
 from ..formats import read_json, write_text
 from .design import Design
 from .evidence import UNKNOWN, describe, describe_verdict, format_interval
-from .recipes import RECIPES, bases_of, figures, method, question, recipe
+from .recipes import RECIPES, recipe
 from .runs import BASES
 from .store import made_with
 
@@ -31,15 +31,15 @@ def write_gallery(out):
     """
     out, rows, odd, decided = Path(out), {group: [] for group in GROUPS}, [], []
     for name in RECIPES:
-        sections, mains = [], {}
-        for base in bases_of(name):
+        of, sections, mains = recipe(name), [], {}
+        for base in of.bases:
             path = folder_of(out, base) / f"{name}.json"
             if not path.exists():
                 continue
             try:
                 outcome = read_json(path)
                 of_base = section(name, base, outcome)
-                mains[base] = outcome["comparisons"][0] | {"finding": recipe(name).finding(outcome)}
+                mains[base] = outcome["comparisons"][0] | {"finding": of.finding(outcome)}
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 place = path.relative_to(out).as_posix()
                 odd += [f"`{place}` was not written by this version ({error!r}) and is omitted.", ""]
@@ -49,7 +49,8 @@ def write_gallery(out):
             main = next(iter(mains.values()))
             decided.append(main["verdict"] != UNKNOWN)
             rows[main["claim"] if decided[-1] else None].append(row(name, mains))
-            write_text(out / f"{name}.md", "\n".join([*heading(name), *sections]).rstrip("\n") + "\n")
+            heading = [f"# {of.question}", "", *(line for text in of.method for line in (text, ""))]
+            write_text(out / f"{name}.md", "\n".join([*heading, *sections]).rstrip("\n") + "\n")
     lines = [f"{sum(decided)} of {len(RECIPES)} questions are decided.", ""] * bool(decided)
     heads = ["| question | finding | picture | verdict |", "|---|---|---|---|"]
     for group, title in GROUPS.items():
@@ -64,17 +65,12 @@ def write_gallery(out):
 
 def row(name, mains):
     """A row of the table; `mains` is a dict, base -> the main comparison and the "finding" of an experiment."""
-    base, main = next(iter(mains.items()))
-    figure = (folder_of("", base) / next(iter(figures(name)))).as_posix()
-    alt = alt_texts(recipe(name).caption, 1)[0]
+    of, (base, main) = recipe(name), next(iter(mains.items()))
+    figure = (folder_of("", base) / next(iter(of.draw))).as_posix()
+    alt = alt_texts(of.caption, 1)[0]
     verdicts = [f"{BASES[of]}: {describe(part)}" for of, part in mains.items()]
     picture = f'[<img src="{figure}.png" width="240" alt="{alt}">]({name}.md)'
-    return f"| [{question(name)}]({name}.md) | {main['finding']} | {picture} | {'<br>'.join(verdicts)} |"
-
-
-def heading(name):
-    """The lines at the top of an experiment's page."""
-    return [f"# {question(name)}", "", *(line for text in method(name) for line in (text, ""))]
+    return f"| [{of.question}]({name}.md) | {main['finding']} | {picture} | {'<br>'.join(verdicts)} |"
 
 
 def section(name, base, outcome):
@@ -92,8 +88,7 @@ def section(name, base, outcome):
     for rows in (of.table, of.details):
         if rows is not None:
             lines += ["", *markdown(rows(outcome))]
-    names = figures(name)
-    shown = zip(names, alt_texts(of.caption, len(names)))
+    shown = zip(of.draw, alt_texts(of.caption, len(of.draw)))
     lines += [""] + [f"![{alt}]({(folder_of('', base) / figure).as_posix()}.png)" for figure, alt in shown]
     quick = " These runs are shortened, so their results are meaningless." * outcome["quick"]
     lines += ["", of.caption + quick, "", f"    {outcome['command']}", ""]

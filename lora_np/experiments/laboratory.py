@@ -15,7 +15,7 @@ from .drawing import as_png
 from .evidence import describe
 from .gallery import folder_of, markdown, write_gallery
 from .methods import METHODS, tuned_runs
-from .recipes import bases_of, figures, question, recipe
+from .recipes import recipe
 from .runs.classify import FOLDS
 from .store import STORE, DivergedError, carry_out_all, made_with, run_key
 
@@ -53,8 +53,8 @@ def experiment(name, seeds=None, quick=False, out="figures", store=STORE, worker
     ValueError
         If an argument is invalid.
     """
-    of, bases = recipe(name), bases_of(name)
-    base = bases[0] if base is None else one_of("base", base, bases)
+    of = recipe(name)
+    base = of.bases[0] if base is None else one_of("base", base, of.bases)
     default = 2 if quick else of.seeds.get(base, SEEDS[base])
     seeds = whole_number("seeds", default if seeds is None else seeds, most=MOST_SEEDS)
     model_place(base)  # if the base is missing, raises an error that says how to install it
@@ -64,7 +64,7 @@ def experiment(name, seeds=None, quick=False, out="figures", store=STORE, worker
     check_file(folder / f"{name}.json", "out", (store,))
     started, seeds = time.perf_counter(), list(range(seeds))
     design = design_of(of, base)
-    report(f"{name}: {question(name)}\n  {design.statement}; {design.plan(len(seeds))}")
+    report(f"{name}: {of.question}\n  {design.statement}; {design.plan(len(seeds))}")
     runs = runs_of(name, seeds, quick, base)
     results, failed, reused = carry_out_all(runs.values(), store, workers, report, run_names(runs))
     if failed:
@@ -127,8 +127,8 @@ def summary(of, outcome):
 
 def write_outcome(name, outcome, out):
     """Write the figures, the JSON and the gallery, or nothing if drawing fails; return the figures' paths."""
-    folder, of_base = folder_of(out, outcome["base"]), figures(name)
-    drawn = {folder / f"{figure}.png": as_png(draw, outcome) for figure, draw in of_base.items()}
+    folder = folder_of(out, outcome["base"])
+    drawn = {folder / f"{figure}.png": as_png(draw, outcome) for figure, draw in recipe(name).draw.items()}
     for path, png in drawn.items():
         write_atomically(path, png)
     write_json(folder / f"{name}.json", outcome)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..tasks.pictures import new_figure
-from .drawing import colour, curve, legend_below, mean_line, means, panels, seeds_text
+from .drawing import colour, curve, legend_below, mean_line, means, panels, plain_numbers, seeds_text
 from .methods import METHODS, ranks_of
 
 # Label, marker, and position of the rank labels: offset in points, alignment, above (1) or below (−1) the interval.
@@ -61,7 +61,7 @@ def update_spectra(outcome):
             curve(axes, range(1, len(sigma) + 1), sigma, colour(key), METHODS[key].label, log=True)
         axes.set(title=kind, yscale="log", ylim=(1e-4, 1.6))
         axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        plain_numbers(axes.xaxis)
         axes.set(xlabel="index i", ylabel="σᵢ / σ₁ of ΔW")
         axes.label_outer()
     for axes in grid[0, np.arange(grid.shape[1]) >= len(kinds) - grid.shape[1]]:  # no panel is below these

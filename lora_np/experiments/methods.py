@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from ..adapters import AdapterConfig, variant_config
 from ..formats import read_json
-from .evidence import interval, minus
 from .runs.classify import ClassifyRun
 
 SETTINGS = Path(__file__).parent / "settings.json"  # written by `python -m lora_np tune`
@@ -74,6 +73,11 @@ METHODS = {
 }
 
 
+def label(key):
+    """A method's label."""
+    return "tf-idf logistic regression" if key == "tfidf" else METHODS[key].label
+
+
 def rate_name(key, passes=1, base="pretrained", examples=None):
     """The name of a learning rate in settings.json: "full", "full, 3 passes" or "minilm, all_r8, 100 snippets"."""
     size = f"{examples} snippets" if examples else f"{passes} passes"
@@ -120,48 +124,3 @@ def shortened(more, base="pretrained"):
 def ranks_of(rows, placement):
     """Extract the ranks of a placement from the method names in `rows`: for "qv", 1 and 8 from "qv_r1" and "qv_r8"."""
     return [int(key.removeprefix(f"{placement}_r")) for key in rows if key.startswith(f"{placement}_r")]
-
-
-def by_method(results, grid, field, factor=None):
-    """Collect one value from each run of a grid into a dict, method -> list of floats, one per seed.
-
-    Parameters
-    ----------
-    results : see `store.Results`
-    grid : dict, (method, seed) -> run; with longer keys, such as (method, rank, seed), the result is nested,
-        method -> rank -> list. All keys become strings, as in JSON
-    field : str, a key of each run's numbers; or a function of a run
-    factor : float by which the values are multiplied, such as 100 for per cent, or None
-    """
-    table = {}
-    for (*names, last, _), run in grid.items():
-        rows = table
-        for name in names:
-            rows = rows.setdefault(str(name), {})
-        number = field(run) if callable(field) else results[run][field]
-        rows.setdefault(str(last), []).append(number if factor is None else factor * number)
-    return table
-
-
-def scores(results, runs, seeds, quick):
-    """Collect the results of a grid of runs, quantity -> {method: values}; `score_table` formats some of them."""
-    fields = {"loss": ("test_loss",), "right": ("test_right",), "accuracy": ("test_accuracy", 100)}
-    tables = {name: by_method(results, runs, *field) for name, field in fields.items()}
-    firsts = {key: run for (key, seed), run in runs.items() if seed == seeds[0]}
-    rates = {key: run.learning_rate for key, run in firsts.items()}
-    return tables | {"trainable": {key: results[run]["trainable"] for key, run in firsts.items()}, "rates": rates}
-
-
-def score_table(outcome):
-    """Format results from `scores` as the rows of a table, the header first, then one row per method."""
-    rows = [["method", "learning rate", "trainable", "test accuracy, % [95 % interval]"]]
-    for key, values in outcome["accuracy"].items():
-        trained = f"{outcome['rates'][key]:g}", f"{outcome['trainable'][key]:,}"
-        rows.append([METHODS[key].label, *trained, between(interval(values))])
-    return rows
-
-
-def between(values, sign=""):
-    """Format a mean and the ends of its interval, which may be None, to one decimal place."""
-    mean, *ends = (minus(value, f"{sign}.1f") for value in values if value is not None)
-    return mean + f" [{', '.join(ends)}]" * bool(ends)

@@ -6,7 +6,7 @@ from importlib import import_module
 from ...checked import one_of
 from ..design import FUNCTIONS
 
-__all__ = ["RECIPES", "bases_of", "figures", "method", "question", "recipe"]
+__all__ = ["RECIPES", "recipe"]
 
 RECIPES = """main_job rank_sweep matrices low_data learning_rate truncation subspaces amplification intruders variants
 dialect forgetting rewards preferences compression cost planted_rank""".split()
@@ -18,29 +18,11 @@ def module(name):
 
 
 def recipe(name):
-    """An experiment's Recipe, with the functions that its module defines, and without line breaks in its texts."""
-    of, fields = module(name), vars(module(name).RECIPE)
-    texts = {field: " ".join(value.split()) for field, value in fields.items() if isinstance(value, str)}
-    return replace(of.RECIPE, **texts, **{field: vars(of)[field] for field in FUNCTIONS if field in vars(of)})
-
-
-def question(name):
-    """The question that an experiment asks."""
-    return module(name).__doc__.partition("\n")[0]
-
-
-def method(name):
-    """A description of an experiment's method, in paragraphs."""
-    paragraphs = module(name).__doc__.partition("\n\n")[2].split("\n\n")
-    return [" ".join(paragraph.split()) for paragraph in paragraphs]
-
-
-def bases_of(name):
-    """The bases that an experiment may use, beginning with the one for which it was designed."""
-    return list(recipe(name).bases or recipe(name).keys)
-
-
-def figures(name):
-    """The figures of an experiment as a dict: file name without suffix -> function that draws the figure."""
-    draw = recipe(name).draw
-    return draw if isinstance(draw, dict) else {name: draw}
+    """An experiment's Recipe, completed from its module, without line breaks in its texts; `draw` is a dict."""
+    of = module(name)
+    question, *method = (" ".join(text.split()) for text in of.__doc__.split("\n\n"))
+    texts = {field: " ".join(text.split()) for field, text in vars(of.RECIPE).items() if isinstance(text, str)}
+    functions = {field: vars(of)[field] for field in FUNCTIONS if field in vars(of)}
+    whole = replace(of.RECIPE, **texts | {"question": question, "method": method}, **functions)
+    draw = whole.draw if isinstance(whole.draw, dict) else {name: whole.draw}
+    return replace(whole, draw=draw, bases=whole.bases or tuple(whole.keys))

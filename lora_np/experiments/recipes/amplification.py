@@ -9,18 +9,22 @@ enough. On SmolLM2, both ranks have the same learning rate, and training uses 2,
 import numpy as np
 
 from ...analysis import Amplification
-from ..design import Design, Recipe, over_seeds
-from ..drawing import COLOURS, OTHERS, dots, panels
-from ..evidence import compare as judge
+from ..design import Recipe, ratio
+from ..drawing import COLOURS, OTHERS, dots, panels, plain_numbers
 from ..methods import SOME
+from ..tables import by_method, gathered
 from ..updates import mean_amplification
+
+TO_RANDOM = "‖W‖ in ΔW's directions / ‖W‖ in random directions"
+TO_OWN = "‖W‖ in ΔW's directions / ‖W‖ in W's leading directions"
 
 
 def measure(results, runs, seeds, quick):
-    measured = {}
-    for run in runs.values():
-        for name, mean in zip(Amplification._fields, results.measured(mean_amplification, run)):
-            measured.setdefault(str(run.adapter.r), {}).setdefault(name, []).append(mean)
+    def fields(run):
+        return dict(zip(Amplification._fields, results.measured(mean_amplification, run)))
+
+    of_keys = by_method(results, runs, fields)
+    measured = {key.removeprefix("qv_r"): gathered(of_seeds) for key, of_seeds in of_keys.items()}
     for of_r in measured.values():
         for name, of in (("factor", "update"), ("chance_factor", "random")):
             of_r[name] = np.divide(of_r["update_norm"], of_r[of]).tolist()
@@ -29,26 +33,19 @@ def measure(results, runs, seeds, quick):
 
 def compare(outcome):
     (low, of_low), (high, of_high) = outcome["measured"].items()
-    ratios = {
-        f"r = {low}: ‖ΔW‖ / ‖W‖ in ΔW's directions": (of_low["factor"], (1, None)),
-        f"the same at r = {low} / at r = {high}": (np.divide(of_low["factor"], of_high["factor"]), (1, None)),
-    }
-    for r, of_r in outcome["measured"].items():
-        for name, words, bounds in (("random", "random", (1, None)), ("base", "W's leading", (None, 0.5))):
-            text = f"r = {r}: ‖W‖ in ΔW's directions / ‖W‖ in {words} directions"
-            ratios[text] = np.divide(of_r["update"], of_r[name]), bounds
-    main, _ = ratios.pop(f"r = {low}: ‖W‖ in ΔW's directions / ‖W‖ in random directions")
-    parts = {text: (over_seeds(outcome, values, tested=False), bounds) for text, (values, bounds) in ratios.items()}
-    others = [judge(text, **of, unit="times", expected=bounds) for text, (of, bounds) in parts.items()]
-    return over_seeds(outcome, main, tested=False), others
+    factors = np.divide(of_low["factor"], of_high["factor"])
+    return np.divide(of_low["update"], of_low["random"]), [
+        (ratio(f"r = {low}: ‖ΔW‖ / ‖W‖ in ΔW's directions", (1, None)), of_low["factor"]),
+        (ratio(f"the same at r = {low} / at r = {high}", (1, None)), factors),
+        (ratio(f"r = {low}: {TO_OWN}", (None, 0.5)), np.divide(of_low["update"], of_low["base"])),
+        (ratio(f"r = {high}: {TO_RANDOM}", (1, None)), np.divide(of_high["update"], of_high["random"])),
+        (ratio(f"r = {high}: {TO_OWN}", (None, 0.5)), np.divide(of_high["update"], of_high["base"])),
+    ]
 
 
 def finding(outcome):
-    low, of_low = next(iter(outcome["measured"].items()))
-    to_random, to_own, factor = (
-        np.exp(np.mean(np.log(np.divide(of_low[a], of_low[b]))))
-        for a, b in (("update", "random"), ("update", "base"), ("update_norm", "update"))
-    )
+    low = next(iter(outcome["measured"]))
+    to_random, factor, _, to_own, *_ = (part["mean"] for part in outcome["comparisons"])
     return (
         f"At rank {low}, W is {to_random:.2g} times as large in ΔW's directions as in random ones, {to_own:.2g} times "
         f"as large as in its own leading ones, and ΔW is {factor:.2g} times as large there as W."
@@ -72,7 +69,7 @@ def draw(outcome):
     for axes in (left, right):
         axes.set_xscale("log", subs=[])  # no minor ticks
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        plain_numbers(axes.xaxis)
     return figure
 
 
@@ -80,7 +77,7 @@ RECIPE = Recipe(
     claim="""W is larger in ΔW's directions than in random directions, but far smaller than in its own leading
     directions. In ΔW's directions, ΔW is larger than W, especially at a low rank: 21.5 times as large at r = 4, and 1.9
     times as large at r = 64 (Hu et al. 2021, table 7).""",
-    design=Design("r = 8: ‖W‖ in ΔW's directions / ‖W‖ in random directions", None, "times", expected=(1, None)),
+    design=ratio(f"r = 8: {TO_RANDOM}", (1, None)),
     keys=dict.fromkeys(("minilm", "smollm2"), ("qv_r8", "qv_r64")),
     on={"smollm2": SOME},
     caption="""Left panel: how large W_q is in the leading directions of ΔW_q, in those of W_q itself, and in random

@@ -11,11 +11,10 @@ from ...adapters import Adapter, linear_layers, merge_in_format
 from ...compress import weight_bytes
 from ..design import Design, Recipe, accuracy, over_seeds
 from ..drawing import COLOURS, OTHERS, dots, panels
-from ..evidence import compare as judge
-from ..evidence import interval
-from ..methods import between, scores, tuned_runs
+from ..methods import tuned_runs
 from ..runs import load_base
 from ..runs.classify import WEIGHTS, compressed, starting_point
+from ..tables import cell, gathered, scores
 from ..updates import scores_on_test
 
 LORA = "all_r8"
@@ -35,26 +34,24 @@ def measure(results, runs, seeds, quick):
     for name in WEIGHTS:
         weights = compressed(params, name)
         sizes[name] = weight_bytes({module: weights[f"{module}.weight"] for module in linear_layers(params)})
-    merged = {"accuracy": [], "loss": [], "update_lost": []}
-    for seed in seeds:
-        run = runs["nf4", seed]
-        params, config, start = starting_point(run)
-        back = merge_in_format(params, Adapter(start.config, results.arrays(run)))
-        # The norm of the rounding error relative to that of the update.
-        measured = {**scores_on_test(run, back.params, config), "update_lost": back.overall.update}
-        for name, value in measured.items():
-            merged[name].append(value)
+    merged = gathered([merged_again(results, runs["nf4", seed]) for seed in seeds])
     return scores(results, runs, seeds, quick) | {"linear_bytes": sizes, "merged": merged}
 
 
+def merged_again(results, run):
+    """The test scores of a run's adapter merged into its NF4 base, and the rounding error's norm / the update's."""
+    params, config, start = starting_point(run)
+    merged = merge_in_format(params, Adapter(start.config, results.arrays(run)))
+    return scores_on_test(run, merged.params, config) | {"update_lost": merged.overall.update}
+
+
 def compare(outcome):
-    others = []
-    for weights in WEIGHTS[2:]:
-        text = f"LoRA (base: {weights}) − LoRA (base: dense): test accuracy"
-        others.append(judge(text, **accuracy(outcome, weights, "dense"), margin=1.0))
-    values = np.subtract(outcome["merged"]["accuracy"], outcome["accuracy"]["nf4"])
-    text = "LoRA merged into NF4 − LoRA on the NF4 base: test accuracy"
-    others.append(judge(text, **over_seeds(outcome, values), margin=1.0))
+    others = [
+        (Design(f"LoRA (base: {weights}) − LoRA (base: dense): test accuracy"), accuracy(outcome, weights, "dense"))
+        for weights in WEIGHTS[2:]
+    ]
+    lost = np.subtract(outcome["merged"]["accuracy"], outcome["accuracy"]["nf4"])
+    others.append((Design("LoRA merged into NF4 − LoRA on the NF4 base: test accuracy"), over_seeds(outcome, lost)))
     return accuracy(outcome, "nf4", "dense"), others
 
 
@@ -80,7 +77,7 @@ def rows_of(outcome):
 
 def table(outcome):
     """The accuracies as the rows of a table, the header first."""
-    rows = [[text, between(interval(values))] for text, values in rows_of(outcome)]
+    rows = [[text, cell(values)] for text, values in rows_of(outcome)]
     return [["base (size of its linear layers)", "test accuracy, % [95 % interval]"], *rows]
 
 

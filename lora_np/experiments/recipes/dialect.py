@@ -18,11 +18,11 @@ from ...tasks.pictures import new_figure
 from ...tasks.writing import write_text_from
 from ...training import blas_threads, language_loss, worthwhile_threads
 from ..design import Design, Recipe
-from ..drawing import COLOURS, legend_below
-from ..evidence import compare as judge
+from ..drawing import COLOURS, legend_below, plain_numbers
 from ..methods import rate_name, tuned
 from ..runs import load_base
 from ..runs.dialect import LENGTH, DialectRun, licences_digest, load_domain
+from ..tables import by_method, gathered
 
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 EPOCHS = {"critics": 1, "licences": 3}
@@ -32,6 +32,7 @@ SERIES = {  # name -> label, method, factor of the chosen rate, colour and marke
     "full_half": ("full fine-tuning, half the rate", "full", 0.5, COLOURS["full"], "X"),
     "lora_r16": ("LoRA r=16", "lora_r16", 1.0, COLOURS["lora_all"], "o"),
 }
+COMPARED = ("old", "reviews", "more"), ("new", "the new domain", "less")  # loss, its texts, what the claim expects
 QUICK = {"limit": 512, "train_tokens": None}
 PROMPTS = "the film", "you may not", "this is a", "in no event", "the actors"
 SAMPLING = Sampling(temperature=0.8, top_k=40, repetition_penalty=1.2)
@@ -57,62 +58,65 @@ def run_of(base, domain, method, seed, rate, **more):
 
 def measure(results, runs, seeds, quick):
     first = next(iter(runs.values()))
-    texts = {name: load_domain(name, first.base, first.limit).test for name in (*DOMAINS, "reviews")}
-    of_base = {name: base_loss(first.base, tokens) for name, tokens in texts.items()}
-    losses = {}  # domain -> name in SERIES -> losses in nats per token, one per seed
-    for (domain, name, _), run in runs.items():
-        numbers = results[run]
-        of = losses.setdefault(domain, {}).setdefault(name, {"new": [], "old": []})
-        for field in ("new", "old"):
-            of[field].append(numbers[field])
+    rows = by_method(results, runs, lambda run: {field: results[run][field] for field in ("new", "old")})
     adapted = [results[run] for run in runs.values() if run.method != "full"]
-    restored = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
-    more = {"licences_sha256": licences_digest(), "samples": samples()}
-    return {"base_losses": of_base, "losses": losses, "restored": restored, **more}
+    return {
+        "base_losses": {name: base_loss(first, name) for name in (*DOMAINS, "reviews")},
+        # Domain -> name in SERIES -> "new" or "old" -> losses in nats per token, one per seed.
+        "losses": {domain: {name: gathered(of) for name, of in of_names.items()} for domain, of_names in rows.items()},
+        "restored": [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted],
+        "licences_sha256": licences_digest(),
+        "samples": samples(),
+    }
 
 
-def base_loss(base, tokens):
-    """The loss of a base on a token stream, in nats per token."""
-    params, config, *_ = load_base(base)
+def base_loss(run, domain):
+    """The loss of a run's base on the test texts of a domain, in nats per token."""
+    params, config, *_ = load_base(run.base)
+    tokens = load_domain(domain, run.base, run.limit).test
     with blas_threads(1):
         return language_loss(params, config, tokens, length=LENGTH, threads=worthwhile_threads(params))
 
 
 def compare(outcome):
     others = []
-    for domain, of in outcome["losses"].items():
-        for full in ("full", "full_half"):
-            for field, texts, expected in (("old", "reviews", "more"), ("new", "the new domain", "less")):
-                if (domain, full, field) != ("critics", "full", "old"):  # the main comparison
-                    text = f"{DOMAINS[domain]}: {SERIES[full][0]} − LoRA r=16: loss on {texts}"
-                    values = np.subtract(of[full][field], of["lora_r16"][field])
-                    others.append(judge(text, values, 0.02, "nats", expected=expected))
-    full, lora = (outcome["losses"]["critics"][name]["old"] for name in ("full", "lora_r16"))
-    return {"values": np.subtract(full, lora)}, others
+    for (domain, of), full, (field, texts, expected) in product(
+        outcome["losses"].items(), ("full", "full_half"), COMPARED
+    ):
+        text = f"{DOMAINS[domain]}: {SERIES[full][0]} − LoRA r=16: loss on {texts}"
+        values = np.subtract(of[full][field], of["lora_r16"][field])
+        others.append((Design(text, 0.02, "nats", expected), values))
+    (_, main), *others = others
+    return main, others
+
+
+def perplexity(losses):
+    """Format the perplexity of a loss, or of the mean of several."""
+    return f"{np.exp(np.mean(losses)):.1f}"
 
 
 def finding(outcome):
-    of, base = outcome["losses"]["critics"], outcome["base_losses"]["reviews"]
-    old, new = ({name: np.exp(np.mean(of[name][field])) for name in ("lora_r16", "full")} for field in ("old", "new"))
+    lora, full = (outcome["losses"]["critics"][name] for name in ("lora_r16", "full"))
     return (
-        f"After training on critics' snippets, the perplexity on reviews rises from {np.exp(base):.1f} "
-        f"to {old['lora_r16']:.1f} with LoRA of rank 16 and to {old['full']:.1f} with full fine-tuning; on the "
-        f"snippets, it is {new['lora_r16']:.1f} and {new['full']:.1f}. Without the adapter, the base was restored bit "
-        f"for bit in {sum(outcome['restored'])} of {len(outcome['restored'])} runs."
+        f"After training on critics' snippets, the perplexity on reviews rises from "
+        f"{perplexity(outcome['base_losses']['reviews'])} to {perplexity(lora['old'])} with LoRA of rank 16 and to "
+        f"{perplexity(full['old'])} with full fine-tuning; on the snippets, it is {perplexity(lora['new'])} and "
+        f"{perplexity(full['new'])}. Without the adapter, the base was restored bit for bit in "
+        f"{sum(outcome['restored'])} of {len(outcome['restored'])} runs."
     )
 
 
 def table(outcome):
     """The perplexities as the rows of a table, the header first."""
-    rows = [["perplexity", *(f"{text}: new, reviews: old" for text in DOMAINS.values())]]
-    base = outcome["base_losses"]
-    rows.append(
-        ["base; adapter removed again", *(f"{np.exp(base[d]):.1f}, {np.exp(base['reviews']):.1f}" for d in DOMAINS)]
+    base, losses = outcome["base_losses"], outcome["losses"]
+    rows = {"base; adapter removed again": {d: {"new": base[d], "old": base["reviews"]} for d in DOMAINS}}
+    rows |= {SERIES[name][0]: {d: losses[d][name] for d in DOMAINS} for name in losses["critics"]}
+    heads = ["perplexity", *(f"{text}: new, reviews: old" for text in DOMAINS.values())]
+    cells = (
+        (text, [f"{perplexity(of['new'])}, {perplexity(of['old'])}" for of in row.values()])
+        for text, row in rows.items()
     )
-    for name in outcome["losses"]["critics"]:
-        cells = [[np.exp(np.mean(of[name][field])) for field in ("new", "old")] for of in outcome["losses"].values()]
-        rows.append([SERIES[name][0], *(f"{new:.1f}, {old:.1f}" for new, old in cells)])
-    return rows
+    return [heads, *([text, *row] for text, row in cells)]
 
 
 def samples():
@@ -160,7 +164,7 @@ def draw(outcome):
         for axis in (axes.xaxis, axes.yaxis):  # ticks at round numbers
             axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
             axis.set_ticks([], minor=True)
-            axis.set_major_formatter(lambda value, _: f"{value:g}")
+            plain_numbers(axis)
     legend_below(figure, axes, 4)
     marks = "one seed" if n == 1 else f"large: mean over {n} seeds; small: each seed"
     figure.suptitle(f"What is learned and what is forgotten: lower and further left is better\n({marks})", fontsize=14)

@@ -9,11 +9,10 @@ layers."""
 
 import numpy as np
 
-from ..design import Design, Recipe
+from ..design import Design, Recipe, ratio
 from ..drawing import COLOURS, OTHERS, legend_below, panels
-from ..evidence import compare as judge
 from ..evidence import minus
-from ..runs.dialect import load_domain
+from ..tables import at_level, by_method
 from . import dialect
 
 RATES = {
@@ -41,60 +40,53 @@ def runs(seeds, quick, base="smollm2"):
 
 
 def measure(results, runs, seeds, quick):
-    first = next(iter(runs.values()))
-    texts = {
-        "new": load_domain("critics", first.base, first.limit),
-        "old": load_domain("reviews", first.base, first.limit),
-    }
-    start = {name: dialect.base_loss(first.base, splits.test) for name, splits in texts.items()}
-    paths = {}  # method -> FIELDS -> rates -> one value per seed
-    for (method, rate, _), run in runs.items():
-        numbers = results[run]
-        for name in FIELDS:
-            paths.setdefault(method, {}).setdefault(name, {}).setdefault(f"{rate:g}", []).append(numbers[name])
-    return {"start": start | {"moved": 0.0}, "paths": paths}
+    first, tables = next(iter(runs.values())), {name: by_method(results, runs, name) for name in FIELDS}
+    start = {"new": dialect.base_loss(first, "critics"), "old": dialect.base_loss(first, "reviews"), "moved": 0.0}
+    # Method -> FIELDS -> rates -> one value per seed.
+    return {"start": start, "paths": {method: {name: tables[name][method] for name in FIELDS} for method in RATES}}
 
 
 def at_equal_loss(outcome, field):
     """Interpolate a field to the point of equal loss on the new domain; return a dict, method -> one value per seed."""
-    values = {method: [] for method in outcome["paths"]}
+    start, values = outcome["start"], {method: [] for method in outcome["paths"]}
     for i in range(len(outcome["seeds"])):
         of_seed = {
-            method: {name: [outcome["start"][name], *(of[i] for of in path[name].values())] for name in FIELDS}
+            method: {name: [start[name], *(of[i] for of in path[name].values())] for name in FIELDS}
             for method, path in outcome["paths"].items()
         }
-        level = max(min(path["new"]) for path in of_seed.values())
+        lowest = {method: min(path["new"]) for method, path in of_seed.items()}
+        last = max(lowest, key=lowest.get)
+        if lowest[last] >= start["new"]:
+            raise ValueError(f"{last} does not learn the new domain at any rate")
         for method, path in of_seed.items():
-            new, wanted = path["new"], path[field]
-            j = next(j for j, loss in enumerate(new) if loss <= level)  # the first rate that reaches the level
-            if j == 0:
-                raise ValueError(f"{method} does not learn the new domain at any rate")
-            share = (new[j - 1] - level) / (new[j - 1] - new[j])
-            values[method].append(wanted[j - 1] + share * (wanted[j] - wanted[j - 1]))
+            values[method].append(at_level(path, field, "new", lowest[last]))
     return values
 
 
 def compare(outcome):
     old, moved = (at_equal_loss(outcome, name) for name in ("old", "moved"))
     text = "at equal loss on the new domain, "
-    few = np.subtract(old["lora_r16_qv"], old["lora_r16"])
-    ratio = np.divide(moved["lora_r16"], moved["full"])
-    others = [
-        judge(f"{text}LoRA on q and v − LoRA on all linear layers: loss on reviews", few, 0.02, "nats"),
-        judge(f"{text}LoRA on all linear layers / full fine-tuning: distance moved", ratio, unit="times"),
+    few = Design(f"{text}LoRA on q and v − LoRA on all linear layers: loss on reviews", 0.02, "nats")
+    return np.subtract(old["lora_r16"], old["full"]), [
+        (few, np.subtract(old["lora_r16_qv"], old["lora_r16"])),
+        (
+            ratio(f"{text}LoRA on all linear layers / full fine-tuning: distance moved"),
+            np.divide(moved["lora_r16"], moved["full"]),
+        ),
     ]
-    return {"values": np.subtract(old["lora_r16"], old["full"])}, others
 
 
 def finding(outcome):
-    old, moved = (at_equal_loss(outcome, name) for name in ("old", "moved"))
-    rise = {method: minus(np.mean(np.subtract(of, outcome["start"]["old"])), "+.3f") for method, of in old.items()}
-    ratio = np.exp(np.mean(np.log(np.divide(moved["lora_r16"], moved["full"]))))
+    rise = {
+        method: minus(np.mean(np.subtract(of, outcome["start"]["old"])), "+.3f")
+        for method, of in at_equal_loss(outcome, "old").items()
+    }
+    *_, distance = outcome["comparisons"]
     return (
         f"Where all methods have learned the snippets equally well, the loss on reviews has changed by "
         f"{rise['full']} nats with full fine-tuning, {rise['lora_r16']} with LoRA on all linear layers and "
-        f"{rise['lora_r16_qv']} with LoRA on q and v; LoRA on all layers has moved the weights {ratio:.2g} times as "
-        f"far as full fine-tuning."
+        f"{rise['lora_r16_qv']} with LoRA on q and v; LoRA on all layers has moved the weights "
+        f"{distance['mean']:.2g} times as far as full fine-tuning."
     )
 
 

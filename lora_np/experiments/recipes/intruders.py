@@ -7,10 +7,10 @@ on all linear layers at several ranks and for full fine-tuning.
 
 import numpy as np
 
-from ..design import Design, Recipe, over_seeds
-from ..drawing import STYLES, band, colour, log_axis, mean_line, panels
-from ..evidence import compare as judge
-from ..methods import METHODS, by_method, ranks_of
+from ..design import Design, Recipe
+from ..drawing import STYLES, band, colour, log_axis, mean_line, panels, plain_numbers
+from ..methods import label, ranks_of
+from ..tables import by_method
 from ..updates import similarities
 from . import truncation
 
@@ -28,15 +28,12 @@ def measure(results, runs, seeds, quick):
 
 
 def compare(outcome):
-    of, others = outcome["counts"][f"{EPSILON:g}"], []
+    of = outcome["counts"][f"{EPSILON:g}"]
     *_, most = ranks_of(of, "all")
-    for text, values, expected in (
-        (f"LoRA r = {most} − LoRA r = 1: intruders", np.subtract(of[f"all_r{most}"], of["all_r1"]), "less"),
-        ("full fine-tuning: intruders", of["full"], "equal"),
-    ):
-        part = over_seeds(outcome, values, tested=False)
-        others.append(judge(text, **part, margin=MARGIN, unit=UNIT, expected=expected))
-    return over_seeds(outcome, np.subtract(of["all_r1"], of["full"]), tested=False), others
+    falls = Design(f"LoRA r = {most} − LoRA r = 1: intruders", MARGIN, UNIT, "less")
+    none = Design("full fine-tuning: intruders", MARGIN, UNIT, "equal")
+    others = [(falls, np.subtract(of[f"all_r{most}"], of["all_r1"])), (none, of["full"])]
+    return np.subtract(of["all_r1"], of["full"]), others
 
 
 def finding(outcome):
@@ -65,10 +62,10 @@ def draw(outcome):
     for (key, values), style in zip(outcome["similarity"].items(), STYLES):
         values = np.sort(np.ravel(values))
         share = 100 * np.arange(1, len(values) + 1) / len(values)
-        right.plot(values, share, linestyle=style, color=colour(key), label=METHODS[key].label, linewidth=2)
+        right.plot(values, share, linestyle=style, color=colour(key), label=label(key), linewidth=2)
     right.set(xlabel="x, best cosine with a direction of the base", ylabel="leading directions with at most x, in %")
     right.set(xlim=(0, 1), yscale="log", title="all matrices and seeds")
-    right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    plain_numbers(right.yaxis)
     right.legend()
     return figure
 

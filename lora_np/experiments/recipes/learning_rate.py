@@ -8,9 +8,10 @@ the rank is 4 instead of 8, and the runs are those of `tune`, plus runs at one m
 
 import numpy as np
 
-from ..design import Design, Recipe, over_seeds
-from ..drawing import COLOURS, legend_below, mean_line, panels
-from ..methods import METHODS, SOME, TUNE_SEED, run_at, shortened
+from ..design import Recipe, over_seeds, ratio
+from ..drawing import colour, legend_below, mean_line, panels
+from ..methods import SOME, TUNE_SEED, label, run_at, shortened
+from ..tables import by_method
 
 TRIED = {  # base -> method -> learning rates
     "minilm": {"full": (2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4), "all_r8": (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)},
@@ -32,13 +33,10 @@ def runs(seeds, quick, base="minilm"):
 
 
 def measure(results, runs, seeds, quick):
-    losses = {}  # method -> rate -> one loss per seed, None where training diverged
-    for (key, rate, _), run in runs.items():
-        losses.setdefault(key, {}).setdefault(f"{rate:g}", []).append(results.validation_loss(run))
-    best, at_an_end = {}, {}
+    # Method -> rate -> one loss per seed, None where training diverged.
+    losses, best, at_an_end = by_method(results, runs, results.validation_loss), {}, {}
     for key, of_rate in losses.items():
-        rates = [float(rate) for rate in of_rate]
-        of_seeds = [best_rate(rates, of_seed) for of_seed in zip(*of_rate.values())]
+        of_seeds = [best_rate(list(map(float, of_rate)), of_seed) for of_seed in zip(*of_rate.values())]
         best[key], at_an_end[key] = [rate for rate, _ in of_seeds], sum(end for _, end in of_seeds)
     return {"losses": losses, "best": best, "at_an_end": at_an_end}
 
@@ -51,10 +49,9 @@ def compare(outcome):
 
 
 def finding(outcome):
-    (_, full), (key, lora) = outcome["best"].items()
-    ratio, beyond = np.exp(np.mean(np.log(np.divide(lora, full)))), sum(outcome["at_an_end"].values())
+    (main,), (_, key), beyond = outcome["comparisons"], outcome["best"], sum(outcome["at_an_end"].values())
     return (
-        f"The best learning rate of {METHODS[key].label} is {ratio:.2g} times that of full fine-tuning."
+        f"The best learning rate of {label(key)} is {main['mean']:.2g} times that of full fine-tuning."
         + f" (In {beyond} cases, it was the lowest or highest rate that was tried.)" * bool(beyond)
     )
 
@@ -79,9 +76,9 @@ def best_rate(rates, losses):
 def draw(outcome):
     figure, axes = panels(outcome, "Where is the best learning rate?\n", 9, 5.6)
     for key, of_rate in outcome["losses"].items():
-        shade, marker = (COLOURS["full"], "s") if key == "full" else (COLOURS["lora_all"], "o")
+        shade, marker = colour(key), "s" if key == "full" else "o"
         rates = {float(rate): losses for rate, losses in of_rate.items() if None not in losses}
-        mean_line(axes, list(rates), list(rates.values()), shade, METHODS[key].label, marker)
+        mean_line(axes, list(rates), list(rates.values()), shade, label(key), marker)
         axes.axvline(np.exp(np.mean(np.log(outcome["best"][key]))), color=shade, linestyle=":", linewidth=1.5)
     axes.set(xscale="log", xlabel="peak learning rate (dotted: the best, geometric mean over seeds)")
     axes.set_ylabel("validation loss in nats per snippet")
@@ -93,7 +90,7 @@ RECIPE = Recipe(
     claim="""LoRA's best learning rate is about ten times that of full fine-tuning (Schulman et al. 2025, LoRA Without
     Regret; for runs as short as these, about 15 times).""",
     design={
-        base: Design(f"LoRA all linear r={r} / full fine-tuning: best learning rate", None, "times", expected=(5, 20))
+        base: ratio(f"LoRA all linear r={r} / full fine-tuning: best learning rate", (5, 20))
         for base, r in (("minilm", 8), ("smollm2", 4))
     },
     bases=tuple(TRIED),

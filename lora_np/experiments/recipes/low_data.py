@@ -11,10 +11,9 @@ end.
 import numpy as np
 
 from ..design import FOLDS, Design, Recipe, accuracy
-from ..drawing import COLOURS, log_axis, mean_line, panels
-from ..evidence import compare as judge
-from ..evidence import interval
-from ..methods import FEW, METHODS, between, by_method, tuned_runs
+from ..drawing import colour, log_axis, mean_line, panels
+from ..methods import FEW, label, tuned_runs
+from ..tables import by_method, cell
 
 FIELDS = {
     "minilm": {n: FEW[n] for n in (10, 100, 1000)},
@@ -42,8 +41,8 @@ def runs(seeds, quick, base="minilm"):
 
 
 def measure(results, runs, seeds, quick):
-    fields = {"accuracy": ("test_accuracy", 100), "right": ("test_right",)}
-    return {name: by_method(results, runs, *field) for name, field in fields.items()}
+    accuracies, right = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_right")
+    return {"accuracy": accuracies, "right": right}
 
 
 def of_size(outcome, n):
@@ -58,18 +57,16 @@ def compare(outcome):
     for n in outcome["accuracy"][lora]:
         for second in ("full", "head"):
             if (n, second) != ("100", "full"):  # the main comparison
-                text = f"{int(n):,} snippets, LoRA − {METHODS[second].label}: test accuracy"
-                others.append(judge(text, **accuracy(of_size(outcome, n), lora, second), margin=1.0))
+                design = Design(f"{int(n):,} snippets, LoRA − {label(second)}: test accuracy")
+                others.append((design, accuracy(of_size(outcome, n), lora, second)))
     return accuracy(of_size(outcome, 100), lora, "full"), others
 
 
 def finding(outcome):
-    mean = {
-        n: {key: np.mean(of_key[n]) for key, of_key in outcome["accuracy"].items()}
-        for n in ("100", str(ALL[outcome["base"]]))
-    }
-    lora = LORA[outcome["base"]]
-    (few, all_) = ([f"{of[key]:.1f} %" for key in (lora, "full", "head")] for of in mean.values())
+    accuracies, base = outcome["accuracy"], outcome["base"]
+    few, all_ = (
+        [f"{np.mean(accuracies[key][str(n)]):.1f} %" for key in (LORA[base], "full", "head")] for n in (100, ALL[base])
+    )
     return (
         f"With 100 snippets, LoRA reaches {few[0]}, full fine-tuning {few[1]} and the head alone {few[2]}; with all "
         f"snippets, {all_[0]}, {all_[1]} and {all_[2]}."
@@ -81,22 +78,20 @@ def table(outcome):
     accuracy = outcome["accuracy"]
     rows = [["training snippets", *(f"{LABELS[key]}: accuracy, %" for key in accuracy)]]
     for n in (*FIELDS[outcome["base"]], ALL[outcome["base"]]):
-        rows.append([f"{n:,}", *(between(interval(of_key[str(n)])) for of_key in accuracy.values())])
+        rows.append([f"{n:,}", *(cell(of_key[str(n)]) for of_key in accuracy.values())])
     return rows
 
 
 def draw(outcome):
     figure, axes = panels(outcome, "How much data does it take?\n", 9, 5.2)
-    accuracies = outcome["accuracy"]
-    sizes = [int(n) for n in accuracies["full"]]
-    for shift, (key, marker) in zip((0.94, 1.0, 1.06), zip(accuracies, "osv")):  # so that bars do not overlap
-        order = np.argsort(sizes)
-        rows = list(accuracies[key].values())
-        shade = COLOURS[{"all_r8": "lora_all", "qv_r8": "lora_qv"}.get(key, key)]
-        mean_line(axes, shift * np.sort(sizes), [rows[i] for i in order], shade, LABELS[key], marker)
+    sizes = sorted(map(int, outcome["accuracy"]["full"]))
+    shifts = 0.94, 1.0, 1.06  # so that bars do not overlap
+    for shift, marker, (key, of_size) in zip(shifts, "osv", outcome["accuracy"].items()):
+        x, values = shift * np.array(sizes), [of_size[str(n)] for n in sizes]
+        mean_line(axes, x, values, colour(key), LABELS[key], marker)
     axes.axhline(50, color="black", linestyle=":")
     axes.annotate("chance", (1000, 50), xytext=(0, 4), textcoords="offset points")
-    log_axis(axes, sorted(sizes), "training snippets")
+    log_axis(axes, sizes, "training snippets")
     axes.set_ylabel("test accuracy in %")
     axes.legend(loc="upper left")
     return figure

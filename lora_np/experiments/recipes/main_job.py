@@ -8,13 +8,15 @@ thread.
 
 import numpy as np
 
+from ...data import load_tokenizer, normalise
+from ...formats import PRETRAINED
+from ...tasks.baseline import word_classifier
 from .. import main_job_figures
-from ..baseline import tfidf_baseline
-from ..design import FOLDS, Design, Recipe, accuracies, accuracy, label, over_seeds
-from ..evidence import compare as judge
-from ..evidence import interval
-from ..methods import METHODS, QUICK_ON, between, scores, tuned_runs
+from ..design import FOLDS, Design, Recipe, accuracies, accuracy, judge, over_seeds
+from ..methods import METHODS, QUICK_ON, label, tuned_runs
+from ..runs.classify import split_reviews
 from ..step_time import compare_step_times
+from ..tables import between, cell, gathered, scores
 from ..updates import spectra
 
 PASSES = {"pretrained": 3, "minilm": 1, "smollm2": 1}  # epochs
@@ -46,10 +48,9 @@ def measure(results, runs, seeds, quick):
     full_first = sorted(keys, key=lambda key: key != "full")  # the reference of the other methods' times
     step_time = compare_step_times(3 if quick else TIMED[base], full_first, base)
     limit = max(WORDS_LIMIT, QUICK[base]["limit"]) if quick else None
-    for seed in seeds:
-        score, right = tfidf_baseline(limit, seed % FOLDS if first.folds else None)
-        percent.setdefault("tfidf", []).append(100 * score["test_accuracy"])
-        tables["right"].setdefault("tfidf", []).append(np.packbits(right).tobytes().hex())
+    by_words = [tfidf_baseline(limit, seed % FOLDS if first.folds else None) for seed in seeds]
+    percent["tfidf"] = [100 * float(np.mean(right)) for right in by_words]
+    tables["right"]["tfidf"] = [np.packbits(right).tobytes().hex() for right in by_words]
     rows = {}
     for key in keys:
         numbers = results[runs[key, seeds[0]]]
@@ -66,24 +67,39 @@ def measure(results, runs, seeds, quick):
     return tables | {"rows": rows, "step_time": step_time, "spectra": of_runs}
 
 
+def tfidf_baseline(limit=None, fold=None):
+    """Fit logistic regression on tf-idf weights of words and word pairs; return which test snippets it classifies
+    correctly, (N,) bool.
+
+    The splits are those that all other methods use, with at most `limit` snippets of each; `fold` is as in
+    `split_reviews`. The term frequencies (raw or sublinear) and the parameter C are chosen by validation accuracy.
+    """
+    tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
+    train, validation, (texts, labels) = (
+        ([normalise(tokenizer, text) for text in split.texts[:limit]], split.labels[:limit])
+        for split in split_reviews(fold)
+    )
+    # Normalised text has spaces between words and punctuation.
+    return word_classifier(train, validation, r"\S+").predict(texts) == labels
+
+
 def compare(outcome):
     best, there = BEST_LORA[outcome["base"]], outcome["accuracy"].keys()
     pairs = (best, "head"), (best, "tfidf"), ("qv_r8", "full"), ("qv_r1", "full")
     others = accuracies(outcome, [pair for pair in pairs if {*pair} <= there])
-    text, losses = f"{label(best)} − full fine-tuning: test loss", outcome["loss"]
-    nats = over_seeds(outcome, np.subtract(losses[best], losses["full"]))
-    others.append(judge(text, **nats, margin=0.02, unit="nats", expected="equal"))
-    return accuracy(outcome, best, "full"), others
+    nats = Design(f"{label(best)} − full fine-tuning: test loss", 0.02, "nats", "equal")
+    losses = np.subtract(outcome["loss"][best], outcome["loss"]["full"])
+    return accuracy(outcome, best, "full"), [*others, (nats, over_seeds(outcome, losses))]
 
 
 def mean_spectra(of_seeds):
     """A dict, kind of layer -> {"sigma": (n, seeds), "ranks": means over seeds (layers, 3)}; see `spectra`."""
     return {
         kind: {
-            "sigma": [list(row) for row in zip(*(of_seed[kind]["sigma"] for of_seed in of_seeds))],
-            "ranks": np.mean([of_seed[kind]["ranks"] for of_seed in of_seeds], axis=0).round(3).tolist(),
+            "sigma": np.transpose(of["sigma"]).tolist(),
+            "ranks": np.mean(of["ranks"], axis=0).round(3).tolist(),
         }
-        for kind in of_seeds[0]
+        for kind, of in gathered(of_seeds).items()
     }
 
 
@@ -117,10 +133,10 @@ def table(outcome):
 
 def scores_of(outcome, key):
     """Format a method's accuracy, and its difference from that of full fine-tuning, with their intervals."""
-    mean = between(interval(outcome["accuracy"][key]))
+    mean = cell(outcome["accuracy"][key])
     if key == "full":
         return mean, ""
-    part = judge("", **accuracy(outcome, key, "full"))
+    part = judge(outcome, Design(""), accuracy(outcome, key, "full"))
     return mean, between([part[name] for name in ("mean", "low", "high")], "+")
 
 
@@ -130,7 +146,7 @@ def details(outcome):
     for key, kinds in outcome["spectra"].items():
         for kind, of_kind in kinds.items():
             ranks = np.mean(of_kind["ranks"], axis=0)
-            rows.append([f"{METHODS[key].label}, {kind}", *(f"{rank:.1f}" for rank in ranks)])
+            rows.append([f"{label(key)}, {kind}", *(f"{rank:.1f}" for rank in ranks)])
     return rows
 
 
@@ -138,7 +154,7 @@ RECIPE = Recipe(
     claim="""LoRA performs on par with full fine-tuning or better, although it trains far fewer parameters (Hu et al.
     2021, abstract).""",
     design={
-        base: Design(f"{METHODS[best].label} − full fine-tuning: test accuracy", expected="equal", **PILOT)
+        base: Design(f"{label(best)} − full fine-tuning: test accuracy", expected="equal", **PILOT)
         for base, best in BEST_LORA.items()
     },
     bases=("minilm", "smollm2", "pretrained"),

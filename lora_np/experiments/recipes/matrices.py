@@ -10,7 +10,8 @@ import numpy as np
 
 from ..design import Design, Recipe, accuracies, accuracy
 from ..drawing import COLOURS, OTHERS, dots, panels
-from ..methods import METHODS, SOME, score_table
+from ..methods import SOME, label
+from ..tables import score_table
 from .rank_sweep import PILOT
 
 FAMILIES = {"one": ("q_", "k_", "v_", "o_"), "several": ("qv_", "qkvo_"), "mlp": ("mlp_", "gated_mlp")}
@@ -33,7 +34,7 @@ def finding(outcome):
     best, worst = max(mean, key=mean.get), min(mean, key=mean.get)
     qv, _ = of_family(outcome, "several")
     q, *_ = of_family(outcome, "one")
-    shown = [f"{METHODS[key].label} {mean[key]:.1f} %" for key in (qv, q, best, worst)]
+    shown = [f"{label(key)} {mean[key]:.1f} %" for key in (qv, q, best, worst)]
     return f"With the same number of parameters: {shown[0]}, {shown[1]}; the best is {shown[2]}, the worst {shown[3]}."
 
 
@@ -41,7 +42,7 @@ def draw(outcome):
     figure, axes = panels(outcome, "The same number of parameters, in which matrices?\n", 9, 5)
     colours = {"one": OTHERS[1], "several": COLOURS["lora_qv"], "mlp": OTHERS[0]}
     rows = [(key, colours[family]) for family in FAMILIES for key in of_family(outcome, family)]
-    labels, values = zip(*((METHODS[key].label, outcome["accuracy"][key]) for key, _ in rows))
+    labels, values = zip(*((label(key), outcome["accuracy"][key]) for key, _ in rows))
     dots(axes, labels, values, [shade for _, shade in rows], "test accuracy in %")
     if "full" in outcome["accuracy"]:
         full = np.mean(outcome["accuracy"]["full"])

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..design import Design, Recipe
 from ..drawing import OTHERS, mean_line, panels
-from ..methods import by_method
 from ..runs.planted import PlantedRun
+from ..tables import by_method
 
 PLANTED, RANKS = (1, 2, 4, 8), tuple(range(1, 13))
 FOUND_BELOW = 1e-3
@@ -37,7 +37,7 @@ def compare(outcome):
     """For each seed, |recovered rank − k|, averaged over k; if no rank is recovered, 2 max(RANKS) takes its place."""
     most = 2 * max(RANKS)
     errors = [[abs((most if r is None else r) - int(k)) for r in ranks] for k, ranks in outcome["found"].items()]
-    return {"values": np.mean(errors, axis=0)}, []
+    return np.mean(errors, axis=0), []
 
 
 def finding(outcome):

@@ -10,9 +10,9 @@ import numpy as np
 
 from ..design import Design, Recipe
 from ..drawing import COLOURS, mean_line, panels
-from ..evidence import compare as judge
 from ..evidence import minus
 from ..runs.preferences import PreferenceRun
+from ..tables import at_best_rate, by_method, gathered
 
 RATES = {"full": (5e-5, 1e-4, 2e-4), "lora_r8": (5e-4, 1e-3, 2e-3)}
 LABELS = {"full": ("full fine-tuning", COLOURS["full"]), "lora_r8": ("LoRA r=8", COLOURS["lora_all"])}
@@ -34,13 +34,12 @@ def runs(seeds, quick, base="pretrained"):
 
 def measure(results, runs, seeds, quick):
     """Field -> method -> number of pairs -> values, one per seed, each at the best rate by validation loss."""
-    tried, tables = {}, {field: {} for field in FIELDS}
-    for (method, n, _, seed), run in runs.items():
-        tried.setdefault((method, n, seed), []).append(results[run])
-    for (method, n, _), of_rates in tried.items():
-        best = min(of_rates, key=lambda numbers: numbers["validation_loss"])
-        for field, factor in FIELDS.items():
-            tables[field].setdefault(method, {}).setdefault(str(n), []).append(factor * best[field])
+    tables = {field: {method: {} for method in RATES} for field in FIELDS}
+    for method, of_numbers in by_method(results, runs, lambda run: results[run]).items():
+        for n, of_rates in of_numbers.items():
+            best = gathered(at_best_rate(of_rates))
+            for field, factor in FIELDS.items():
+                tables[field][method][n] = [factor * value for value in best[field]]
     return tables
 
 
@@ -53,11 +52,10 @@ def compare(outcome):
     n = list(outcome["in_order"]["full"])
     of_methods = np.subtract(most(outcome, "in_order"), most(outcome, "in_order", "full"))
     of_numbers = np.subtract(most(outcome, "in_order"), outcome["in_order"]["lora_r8"][n[0]])
-    others = [
-        judge(f"{n[-1]} pairs, LoRA − full: test pairs in the right order", of_methods, 2.0),
-        judge(f"LoRA, {n[-1]} − {n[0]} pairs: test pairs in the right order", of_numbers, 2.0),
+    return most(outcome, "preferred"), [
+        (Design(f"{n[-1]} pairs, LoRA − full: test pairs in the right order", 2.0), of_methods),
+        (Design(f"LoRA, {n[-1]} − {n[0]} pairs: test pairs in the right order", 2.0), of_numbers),
     ]
-    return {"values": most(outcome, "preferred")}, others
 
 
 def finding(outcome):

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..design import Design, Recipe, accuracies, accuracy
 from ..drawing import COLOURS, band, legend_below, log_axis, mean_line, panels
-from ..methods import ranks_of, score_table
+from ..methods import ranks_of
+from ..tables import score_table
 
 
 def compare(outcome):

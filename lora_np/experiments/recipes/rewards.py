@@ -15,10 +15,10 @@ import numpy as np
 
 from ..design import Design, Recipe
 from ..drawing import COLOURS, OTHERS, panels
-from ..evidence import compare as judge
 from ..evidence import minus
 from ..runs.dialect import DialectRun, licences_digest
 from ..runs.rewards import RewardRun
+from ..tables import at_best_rate, at_level, by_method, gathered
 
 RATES = {  # method -> learning rates: for rewards, and for the control
     "full": ((1e-4, 2e-4, 4e-4, 8e-4), (4e-4, 8e-4, 1.6e-3, 3.2e-3)),
@@ -52,56 +52,44 @@ def runs(seeds, quick, base="pretrained"):
 
 
 def measure(results, runs, seeds, quick):
-    tables, trainable = {"reward": {}, "penalty": {}, "control": {}}, {}
-    for (name, method, rate, _), run in runs.items():
-        numbers, rows = results[run], tables[name].setdefault(method, {})
-        trainable[method] = numbers["trainable"]
-        fields = ("validation_loss", "new") if name == "control" else PATHS
-        rows.setdefault(f"{rate:g}", []).append({field: numbers[field] for field in fields})
-    return {"paths": tables, "trainable": trainable}
+    def numbers(run):
+        fields = PATHS if isinstance(run, RewardRun) else ("validation_loss", "new")
+        return {field: results[run][field] for field in fields}
+
+    trainable = {method: results[run]["trainable"] for (_, method, *_), run in runs.items()}
+    return {"paths": by_method(results, runs, numbers), "trainable": trainable}
 
 
-def at_level(outcome, name="reward", field="reward"):
-    """A field at the common divergence, averaged over the rates that reach it, as a dict: method -> values (seeds,).
+def rewards_at_level(outcome):
+    """The reward at the common divergence, averaged over the rates that reach it, as a dict: method -> values (seeds,).
 
     The common divergence is LEVEL, or less if a method does not reach it with every seed.
     """
-    paths = {method: list(zip(*of_rates.values())) for method, of_rates in outcome["paths"][name].items()}
+    paths = {method: list(zip(*of_rates.values())) for method, of_rates in outcome["paths"]["reward"].items()}
     reached = [max(max(run["divergence"]) for run in runs) for of_seeds in paths.values() for runs in of_seeds]
     level = min(LEVEL, *reached)
     return {
-        method: [float(np.nanmean([crossing(run, field, level) for run in runs])) for runs in of_seeds]
+        method: [float(np.nanmean([at_level(run, "reward", "divergence", level) for run in runs])) for runs in of_seeds]
         for method, of_seeds in paths.items()
     }
 
 
-def crossing(run, field, level):
-    """Interpolate a field to where a run's divergence first reaches a level; NaN if it never does."""
-    divergence = run["divergence"]
-    j = next((j for j, d in enumerate(divergence) if j and d >= level), None)
-    if j is None:
-        return np.nan
-    share = (level - divergence[j - 1]) / (divergence[j] - divergence[j - 1])
-    return run[field][j - 1] + share * (run[field][j] - run[field][j - 1])
-
-
 def control(outcome):
     """The test loss of the control at the best rate by validation loss, as a dict: method -> values (seeds,)."""
-    best = {}
-    for method, of_rates in outcome["paths"]["control"].items():
-        of_seeds = zip(*of_rates.values())
-        best[method] = [min(runs, key=lambda run: run["validation_loss"])["new"] for runs in of_seeds]
-    return best
+    of_methods = outcome["paths"]["control"].items()
+    return {method: gathered(at_best_rate(of_rates))["new"] for method, of_rates in of_methods}
 
 
 def compare(outcome):
-    rewards, losses = at_level(outcome), control(outcome)
-    of_r1, of_r8 = (100 * difference(rewards, method) for method in ("lora_r1", "lora_r8"))
+    rewards, losses = rewards_at_level(outcome), control(outcome)
     of_text = "control, supervised: LoRA {} − full: test loss"
-    return {"values": of_r1}, [
-        judge(f"at a divergence of {LEVEL} nats, LoRA r=8 − full: reward", of_r8, 5.0, "points"),
-        judge(of_text.format("r=1"), difference(losses, "lora_r1"), 0.02, "nats", expected="more"),
-        judge(of_text.format("r=8"), difference(losses, "lora_r8"), 0.02, "nats"),
+    return 100 * difference(rewards, "lora_r1"), [
+        (
+            Design(f"at a divergence of {LEVEL} nats, LoRA r=8 − full: reward", 5.0),
+            100 * difference(rewards, "lora_r8"),
+        ),
+        (Design(of_text.format("r=1"), 0.02, "nats", "more"), difference(losses, "lora_r1")),
+        (Design(of_text.format("r=8"), 0.02, "nats"), difference(losses, "lora_r8")),
     ]
 
 
@@ -110,7 +98,7 @@ def difference(values, method):
 
 
 def finding(outcome):
-    reward, losses = at_level(outcome), control(outcome)
+    reward, losses = rewards_at_level(outcome), control(outcome)
     shown = {key: f"{100 * np.mean(values):.0f}" for key, values in reward.items()}
     behind = minus(np.mean(difference(losses, "lora_r1")), "+.2f")
     return (

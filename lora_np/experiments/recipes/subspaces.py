@@ -11,8 +11,7 @@ import numpy as np
 
 from ...analysis import gaussian_similarity, product_right_directions, right_directions, similarity_table
 from ...tasks.pictures import new_figure
-from ..design import Design, Recipe, over_seeds
-from ..evidence import compare as judge
+from ..design import Design, Recipe, ratio
 from ..methods import SOME, tuned_runs
 from ..runs import load_base
 
@@ -74,19 +73,15 @@ def overlap(outcome, name, what, layers, n):
 
 
 def compare(outcome):
-    parts = {}
-    for n, whats, expected in ((1, ("ΔW",), "more"), (8, WHAT, "less")):
-        for what in whats:
-            text = f"φ({n}, {n}) of {what}, r = 8 and r = 64, minus 0.5"
-            how = {"margin": 0.1, "unit": "", "expected": expected}
-            parts[text] = overlap(outcome, "ranks", what, LAYERS, n) - 0.5, how
+    others = []
+    for n, what, expected in ((1, "ΔW", "more"), (8, "A", "less"), (8, "ΔW", "less")):
+        design = Design(f"φ({n}, {n}) of {what}, r = 8 and r = 64, minus 0.5", 0.1, "", expected)
+        others.append((design, overlap(outcome, "ranks", what, LAYERS, n) - 0.5))
     chance = gaussian_similarity(outcome["dimension"], SHOWN, SHOWN)
     for layer in LAYERS:
         text = f"φ({SHOWN}, {SHOWN}) of ΔW in {layer}, two seeds at r = 64 / the value expected by chance"
-        ratio = overlap(outcome, "seeds", "ΔW", (layer,), SHOWN) / chance
-        parts[text] = ratio, {"unit": "times", "expected": (1, None)}
-    others = [judge(text, **over_seeds(outcome, of, tested=False), **how) for text, (of, how) in parts.items()]
-    return over_seeds(outcome, overlap(outcome, "ranks", "A", LAYERS, 1) - 0.5, tested=False), others
+        others.append((ratio(text, (1, None)), overlap(outcome, "seeds", "ΔW", (layer,), SHOWN) / chance))
+    return overlap(outcome, "ranks", "A", LAYERS, 1) - 0.5, others
 
 
 def finding(outcome):

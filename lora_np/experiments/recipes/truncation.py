@@ -5,11 +5,10 @@ compared with that of the whole update, and with that of LoRA trained at rank r 
 
 import numpy as np
 
-from ..design import Design, Recipe, over_seeds
+from ..design import Design, Recipe, over_seeds, ratio
 from ..drawing import COLOURS, STYLES, band, colour, log_axis, mean_line, panels
-from ..evidence import compare as judge
-from ..evidence import interval
-from ..methods import METHODS, between, by_method, ranks_of, scores
+from ..methods import label, ranks_of
+from ..tables import by_method, cell, gathered, scores
 from ..updates import energy, scores_when_cut
 
 CUTS = {"minilm": [0, 1, 2, 4, 8, 16, 64], "smollm2": [0, 1, 4, 16]}
@@ -18,34 +17,35 @@ USUAL = 16  # LoRA's usual rank
 
 
 def measure(results, runs, seeds, quick):
-    tables, full = scores(results, runs, seeds, quick), [runs["full", seed] for seed in seeds]
+    full = [runs["full", seed] for seed in seeds]
     base = full[0].base
-    of_runs = [results.measured(scores_when_cut, run, [0, MAIN[base]] if quick else CUTS[base]) for run in full]
-    cut = {r: {name: [of[r][name] for of in of_runs] for name in of_r} for r, of_r in of_runs[0].items()}
-    energies = by_method(results, runs, lambda run: results.measured(energy, run))
-    shares, rank_90 = (
-        {key: [of_run[name] for of_run in of_key] for key, of_key in energies.items()} for name in ("shares", "rank_90")
-    )
-    return tables | {"cut": cut, "energy": shares, "rank_90": rank_90}
+    ranks = [0, MAIN[base]] if quick else CUTS[base]
+    cut = gathered([results.measured(scores_when_cut, run, ranks) for run in full])
+    of_runs = by_method(results, runs, lambda run: results.measured(energy, run))
+    energies = {key: gathered(of_seeds) for key, of_seeds in of_runs.items()}
+    shares, rank_90 = ({key: of[name] for key, of in energies.items()} for name in ("shares", "rank_90"))
+    return scores(results, runs, seeds, quick) | {"cut": cut, "energy": shares, "rank_90": rank_90}
+
+
+def cut_accuracy(outcome):
+    """The accuracies of the truncated update, as a dict: rank as str -> values, one per seed."""
+    return {r: of["accuracy"] for r, of in outcome["cut"].items()}
 
 
 def compare(outcome):
-    accuracy, cut = outcome["accuracy"], {r: of["accuracy"] for r, of in outcome["cut"].items()}
-    main, others = str(MAIN[outcome["base"]]), []
+    accuracy, cut, others = outcome["accuracy"], cut_accuracy(outcome), []
     for r in map(str, ranks_of(accuracy, "all")):
         if r in cut:
-            text = f"LoRA r = {r} − full fine-tuning truncated to r = {r}: test accuracy"
-            values = np.subtract(accuracy[f"all_r{r}"], cut[r])
-            others.append(judge(text, **over_seeds(outcome, values), margin=1.0))
-    text = f"(rank that captures 90 % of the energy of full fine-tuning's ΔW) / {USUAL}"
-    of_90 = over_seeds(outcome, np.divide(outcome["rank_90"]["full"], USUAL), tested=False)
-    others.append(judge(text, **of_90, unit="times", expected=(10, 100)))
-    return over_seeds(outcome, np.subtract(cut[main], accuracy["full"])), others
+            design = Design(f"LoRA r = {r} − full fine-tuning truncated to r = {r}: test accuracy")
+            others.append((design, over_seeds(outcome, np.subtract(accuracy[f"all_r{r}"], cut[r]))))
+    many = ratio(f"(rank that captures 90 % of the energy of full fine-tuning's ΔW) / {USUAL}", (10, 100))
+    others.append((many, np.divide(outcome["rank_90"]["full"], USUAL)))
+    return over_seeds(outcome, np.subtract(cut[str(MAIN[outcome["base"]])], accuracy["full"])), others
 
 
 def finding(outcome):
     main, accuracy, of_90 = str(MAIN[outcome["base"]]), outcome["accuracy"], np.mean(outcome["rank_90"]["full"])
-    cut = {r: np.mean(of["accuracy"]) for r, of in outcome["cut"].items()}
+    cut = {r: np.mean(values) for r, values in cut_accuracy(outcome).items()}
     one = ""
     if "1" in cut:
         lora = np.mean(accuracy["all_r1"])
@@ -61,16 +61,16 @@ def table(outcome):
     """The accuracies by rank as the rows of a table, the header first."""
     accuracy = outcome["accuracy"]
     rows = [["rank", "full fine-tuning, truncated: accuracy, %", "LoRA on all linear layers: accuracy, %"]]
-    for r, of in outcome["cut"].items():
-        rows.append([r, *(between(interval(row)) for row in (of["accuracy"], accuracy.get(f"all_r{r}")) if row)])
-    rows = [row + [""] * (3 - len(row)) for row in rows]
-    return [*rows, ["full", between(interval(accuracy["full"])), ""]]
+    for r, values in cut_accuracy(outcome).items():
+        lora = accuracy.get(f"all_r{r}")
+        rows.append([r, cell(values), cell(lora) if lora else ""])
+    return [*rows, ["full", cell(accuracy["full"]), ""]]
 
 
 def draw(outcome):
     title = "How many directions does the update have, and how many does it need?"
     figure, (left, right) = panels(outcome, title, 13, 5.2, 2)
-    accuracy, cut = outcome["accuracy"], {r: of["accuracy"] for r, of in outcome["cut"].items()}
+    accuracy, cut = outcome["accuracy"], cut_accuracy(outcome)
     ranks = [r for r in cut if r != "0"]
     text = f"full fine-tuning, every ΔW truncated (to 0: {np.mean(cut['0']):.1f} %)"
     mean_line(left, range(len(ranks)), [cut[r] for r in ranks], COLOURS["full"], text, "s")
@@ -83,8 +83,8 @@ def draw(outcome):
     left.legend(loc="lower right")
     for (key, shares), style in zip(outcome["energy"].items(), STYLES):
         share, rank = 100 * np.mean(shares, axis=0), np.mean(outcome["rank_90"][key])
-        label = f"{METHODS[key].label}: 90 % in {rank:.0f}"
-        right.plot(range(1, len(share) + 1), share, color=colour(key), linestyle=style, linewidth=2, label=label)
+        look = {"color": colour(key), "linestyle": style, "linewidth": 2}
+        right.plot(range(1, len(share) + 1), share, **look, label=f"{label(key)}: 90 % in {rank:.0f}")
     right.axhline(90, color="black", linewidth=0.8)
     log_axis(right, 2 ** np.arange(int(np.log2(len(share))) + 1), "leading directions")
     right.set_ylabel("share of ‖ΔW‖² in %")

@@ -7,11 +7,11 @@ fast a variant learns initially."""
 
 import numpy as np
 
-from ..design import Design, Recipe, accuracies, accuracy, over_seeds
+from ..design import Design, Recipe, accuracies, accuracy
 from ..drawing import OTHERS, dots, panels
-from ..evidence import compare as judge
 from ..evidence import minus
-from ..methods import METHODS, SOME, by_method, score_table, scores
+from ..methods import SOME, label
+from ..tables import by_method, score_table, scores
 from .rank_sweep import PILOT
 
 LORA = "qv_r8"
@@ -26,10 +26,9 @@ def measure(results, runs, seeds, quick):
 
 def compare(outcome):
     pairs = [(key, LORA, CLAIMED.get(key)) for key in others_than_lora(outcome) if key != "dora"]
+    faster = Design("PiSSA − LoRA: training loss in the first quarter", 0.02, "nats", "less")
     early = np.subtract(outcome["early_loss"]["pissa"], outcome["early_loss"][LORA])
-    text = "PiSSA − LoRA: training loss in the first quarter"
-    faster = judge(text, **over_seeds(outcome, early, tested=False), margin=0.02, unit="nats", expected="less")
-    return accuracy(outcome, "dora", LORA), [*accuracies(outcome, pairs), faster]
+    return accuracy(outcome, "dora", LORA), [*accuracies(outcome, pairs), (faster, early)]
 
 
 def others_than_lora(outcome):
@@ -38,7 +37,7 @@ def others_than_lora(outcome):
 
 def finding(outcome):
     mean = {key: np.mean(values) for key, values in outcome["accuracy"].items()}
-    leads = [f"{METHODS[key].label} {minus(mean[key] - mean[LORA], '+.1f')}" for key in others_than_lora(outcome)]
+    leads = [f"{label(key)} {minus(mean[key] - mean[LORA], '+.1f')}" for key in others_than_lora(outcome)]
     return f"Compared with LoRA's {mean[LORA]:.1f} %, in points: {', '.join(leads)}."
 
 
@@ -47,7 +46,7 @@ def draw(outcome):
     of_lora = f"{trained[LORA]:,} parameters, {np.mean(accuracies[LORA]):.1f} %\n"
     figure, (left, right) = panels(outcome, f"Variants and LoRA r=8 on q and v: {of_lora}", 13, 4.6, 2, sharey=True)
     keys = others_than_lora(outcome)
-    labels = [f"{METHODS[key].label} ({trained[key]:,})" for key in keys]
+    labels = [f"{label(key)} ({trained[key]:,})" for key in keys]
     for axes, table, unit in (
         (left, accuracies, "test accuracy − LoRA's, in points"),
         (right, early, "training loss in the first quarter − LoRA's, in nats"),
