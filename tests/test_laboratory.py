@@ -417,9 +417,10 @@ def made_up(monkeypatch):
         losses = {f"{rate:g}": [results[grid(seeds)[rate, seed]]["loss"] for seed in seeds] for rate in (1.0, 2.0)}
         return {"losses": losses, "arrays": [results.arrays(grid(seeds)[2.0, seed])["w"].tolist() for seed in seeds]}
 
-    def more(outcome):
+    def conclude(outcome):
         values = np.subtract(outcome["losses"]["2"], outcome["losses"]["1"])
-        return {"values": values}, [(Design("the same", 0.02, "nats"), -values)]
+        finding = f"The loss is {outcome['losses']['2'][0]:g}."
+        return {"values": values}, [(Design("the same", 0.02, "nats"), -values)], finding
 
     def draw(outcome):
         figure = new_figure(3, 2)
@@ -431,8 +432,7 @@ def made_up(monkeypatch):
         claim="A larger rate, a larger loss (nobody, never).",
         design=Design("more", 0.02, "nats", expected="more"),
         measure=measure,
-        compare=more,
-        finding=lambda outcome: f"The loss is {outcome['losses']['2'][0]:g}.",
+        conclude=conclude,
         draw=draw,
         caption="Look at the line.",
         runs=lambda seeds, quick, base: grid(seeds) | {"twice": MadeUpRun(seeds[0], 2.0, keep=True)},

@@ -59,10 +59,10 @@ class Recipe:
     caption : str, what the figure shows and what to look for
     runs : function (seeds, quick, base) that returns a dict, name -> training run; replaces `keys`
     measure : function (results, runs, seeds, quick) that returns a dict of tables, ready for JSON
-    compare : function (outcome) that returns the values of the main comparison, and a list of further comparisons,
-        pairs (Design, values), which do not affect the verdict; `outcome` contains the tables. Values are numbers, one
-        per seed; for scores on a test set, they are what `accuracy` or `over_seeds` returns
-    finding : function (outcome) that returns the result as a plain sentence with its main number
+    conclude : function (outcome) that returns the values of the main comparison; a list of further comparisons, pairs
+        (Design, values), which do not affect the verdict; and the finding, a plain sentence with the main number.
+        `outcome` contains the tables. Values are numbers, one per seed; for scores on a test set, they are what
+        `accuracy` or `over_seeds` returns
     draw : function (outcome) that returns the figure; or a dict, file name without suffix -> such a function
     table, details : functions (outcome) that return the rows of a table, the header first, or None
     keys : dict, base -> names of the methods, each of which is trained at its own learning rate with every seed
@@ -80,8 +80,7 @@ class Recipe:
     caption: str
     runs: Callable | None = None
     measure: Callable = scores
-    compare: Callable | None = None
-    finding: Callable | None = None
+    conclude: Callable | None = None
     draw: Callable | dict | None = None
     table: Callable | None = None
     details: Callable | None = None
@@ -94,8 +93,12 @@ class Recipe:
     question: str = ""
     method: list = field(default_factory=list)
 
+    def finding(self, outcome):
+        """The result as a plain sentence."""
+        return self.conclude(outcome)[-1]
 
-FUNCTIONS = "runs", "measure", "compare", "finding", "draw", "table", "details"
+
+FUNCTIONS = "runs", "measure", "conclude", "draw", "table", "details"
 
 
 def design_of(recipe, base):
@@ -106,7 +109,7 @@ def design_of(recipe, base):
 
 def judged(recipe, outcome):
     """An outcome's comparisons: first the main one, judged by the design stored in the outcome, then the others."""
-    main, others = recipe.compare(outcome)
+    main, others, _ = recipe.conclude(outcome)
     parts = [(Design(**outcome["design"]), main), *others]
     return [judge(outcome, design, values) for design, values in parts]
 

@@ -83,6 +83,11 @@ def interval(values, log=False):
     return of_seeds.mean, *of_seeds.interval()
 
 
+def mean_ratio(values):
+    """The geometric mean of ratios, one per seed."""
+    return interval(values, log=True)[0]
+
+
 def compare(statement, values, margin=None, unit="points", snippets=None, complete=True, overlap=0.0, expected=None):
     """Judge a comparison.
 

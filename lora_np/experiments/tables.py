@@ -66,6 +66,11 @@ def scores(results, runs, seeds, quick):
     return tables | {"trainable": {key: results[run]["trainable"] for key, run in firsts.items()}, "rates": rates}
 
 
+def means_of(table):
+    """The means over seeds of a dict, method -> values."""
+    return {key: np.mean(values) for key, values in table.items()}
+
+
 def score_table(outcome):
     """Format results from `scores` as the rows of a table, the header first, then one row per method."""
     rows = [["method", "learning rate", "trainable", "test accuracy, % [95 % interval]"]]

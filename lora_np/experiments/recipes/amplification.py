@@ -11,6 +11,7 @@ import numpy as np
 from ...analysis import Amplification
 from ..design import Recipe, ratio
 from ..drawing import COLOURS, OTHERS, dots, panels, plain_numbers
+from ..evidence import mean_ratio
 from ..methods import SOME
 from ..tables import by_method, gathered
 from ..updates import mean_amplification
@@ -31,25 +32,22 @@ def measure(results, runs, seeds, quick):
     return {"measured": measured}
 
 
-def compare(outcome):
+def conclude(outcome):
     (low, of_low), (high, of_high) = outcome["measured"].items()
-    factors = np.divide(of_low["factor"], of_high["factor"])
-    return np.divide(of_low["update"], of_low["random"]), [
+    to_random, to_own = (np.divide(of_low["update"], of_low[name]) for name in ("random", "base"))
+    others = [
         (ratio(f"r = {low}: ‖ΔW‖ / ‖W‖ in ΔW's directions", (1, None)), of_low["factor"]),
-        (ratio(f"the same at r = {low} / at r = {high}", (1, None)), factors),
-        (ratio(f"r = {low}: {TO_OWN}", (None, 0.5)), np.divide(of_low["update"], of_low["base"])),
+        (ratio(f"the same at r = {low} / at r = {high}", (1, None)), np.divide(of_low["factor"], of_high["factor"])),
+        (ratio(f"r = {low}: {TO_OWN}", (None, 0.5)), to_own),
         (ratio(f"r = {high}: {TO_RANDOM}", (1, None)), np.divide(of_high["update"], of_high["random"])),
         (ratio(f"r = {high}: {TO_OWN}", (None, 0.5)), np.divide(of_high["update"], of_high["base"])),
     ]
-
-
-def finding(outcome):
-    low = next(iter(outcome["measured"]))
-    to_random, factor, _, to_own, *_ = (part["mean"] for part in outcome["comparisons"])
-    return (
-        f"At rank {low}, W is {to_random:.2g} times as large in ΔW's directions as in random ones, {to_own:.2g} times "
-        f"as large as in its own leading ones, and ΔW is {factor:.2g} times as large there as W."
+    finding = (
+        f"At rank {low}, W is {mean_ratio(to_random):.2g} times as large in ΔW's directions as in random ones, "
+        f"{mean_ratio(to_own):.2g} times as large as in its own leading ones, and ΔW is "
+        f"{mean_ratio(of_low['factor']):.2g} times as large there as W."
     )
+    return to_random, others, finding
 
 
 def draw(outcome):

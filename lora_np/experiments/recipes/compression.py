@@ -14,7 +14,7 @@ from ..drawing import COLOURS, OTHERS, dots, panels
 from ..methods import tuned_runs
 from ..runs import load_base
 from ..runs.classify import WEIGHTS, compressed, starting_point
-from ..tables import cell, gathered, scores
+from ..tables import cell, gathered, means_of, scores
 from ..updates import scores_on_test
 
 LORA = "all_r8"
@@ -45,23 +45,20 @@ def merged_again(results, run):
     return scores_on_test(run, merged.params, config) | {"update_lost": merged.overall.update}
 
 
-def compare(outcome):
+def conclude(outcome):
     others = [
         (Design(f"LoRA (base: {weights}) − LoRA (base: dense): test accuracy"), accuracy(outcome, weights, "dense"))
         for weights in WEIGHTS[2:]
     ]
-    lost = np.subtract(outcome["merged"]["accuracy"], outcome["accuracy"]["nf4"])
-    others.append((Design("LoRA merged into NF4 − LoRA on the NF4 base: test accuracy"), over_seeds(outcome, lost)))
-    return accuracy(outcome, "nf4", "dense"), others
-
-
-def finding(outcome):
-    mean = {key: np.mean(values) for key, values in outcome["accuracy"].items()}
-    return (
+    merged, mean = outcome["merged"]["accuracy"], means_of(outcome["accuracy"])
+    lost = over_seeds(outcome, np.subtract(merged, outcome["accuracy"]["nf4"]))
+    others.append((Design("LoRA merged into NF4 − LoRA on the NF4 base: test accuracy"), lost))
+    finding = (
         f"LoRA reaches {mean['dense']:.1f} % on the dense base, {mean['nf4']:.1f} % on NF4, {mean['int8']:.1f} % on "
         f"int8 and {mean['pruned 50 %']:.1f} % with half of the weights pruned. Merged into NF4 weights, it falls to "
-        f"{np.mean(outcome['merged']['accuracy']):.1f} %."
+        f"{np.mean(merged):.1f} %."
     )
+    return accuracy(outcome, "nf4", "dense"), others, finding
 
 
 def rows_of(outcome):

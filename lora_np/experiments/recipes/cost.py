@@ -50,38 +50,30 @@ def costs_on_batch(seed, quick):
         name: starting_point(ClassifyRun(adapter_config, seed, 1e-4, weights=weights))
         for name, (adapter_config, weights) in methods(quick).items()
     }
-    costs = step_costs(starts, batch, rounds=3 if quick else 15)
-    return {
-        name: {
-            "flops": cost["flops"],
-            "bytes": cost["bytes"],
-            "peak": cost["kept_bytes"] + peak_of_step(starts[name], batch),
-            "step": cost["seconds"],
-            "passes": cost["pass_seconds"],
-        }
-        for name, cost in costs.items()
-    }
+    costs = {}
+    for name, cost in step_costs(starts, batch, rounds=3 if quick else 15).items():
+        peak = cost["kept_bytes"] + peak_of_step(starts[name], batch)
+        costs[name] = {"flops": cost["flops"], "bytes": cost["bytes"], "peak": peak}
+        costs[name] |= {"step": cost["seconds"], "passes": cost["pass_seconds"]}
+    return costs
 
 
-def compare(outcome):
+def conclude(outcome):
     small, nf4, low = (outcome["measured"][name] for name in ("q,v r=8", "q,v r=8, NF4", "all r=1"))
     text = "LoRA q,v r=8 / full fine-tuning"
-    return small["step_ratio"], [
+    others = [
         (ratio(f"{text}: memory, counted from shapes", (None, 1 / 3)), small["bytes_ratio"]),
         (ratio(f"{text}: measured peak memory"), small["peak_ratio"]),
         (ratio("LoRA all linear r=1 / full fine-tuning: FLOPs", (None, 0.7)), low["flops_ratio"]),
         (ratio(f"{text}: time per FLOP of both passes"), np.divide(small["passes_ratio"], small["flops_ratio"])),
         (ratio("LoRA q,v r=8, NF4 base / float32 base: time per step"), np.divide(nf4["step"], small["step"])),
     ]
-
-
-def finding(outcome):
-    small = outcome["measured"]["q,v r=8"]
     step, memory, peak = (100 * np.mean(small[f"{what}_ratio"]) for what in ("step", "bytes", "peak"))
-    return (
+    finding = (
         f"A step of LoRA on q and v (r = 8) takes {step:.0f} % of the time of full fine-tuning, and {memory:.0f} % of "
         f"its memory as counted from shapes ({peak:.0f} % as measured)."
     )
+    return small["step_ratio"], others, finding
 
 
 def peak_of_step(start, batch):

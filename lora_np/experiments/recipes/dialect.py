@@ -78,16 +78,22 @@ def base_loss(run, domain):
         return language_loss(params, config, tokens, length=LENGTH, threads=worthwhile_threads(params))
 
 
-def compare(outcome):
-    others = []
-    for (domain, of), full, (field, texts, expected) in product(
-        outcome["losses"].items(), ("full", "full_half"), COMPARED
-    ):
+def conclude(outcome):
+    losses, others = outcome["losses"], []
+    for domain, full, (field, texts, expected) in product(losses, ("full", "full_half"), COMPARED):
         text = f"{DOMAINS[domain]}: {SERIES[full][0]} − LoRA r=16: loss on {texts}"
-        values = np.subtract(of[full][field], of["lora_r16"][field])
+        values = np.subtract(losses[domain][full][field], losses[domain]["lora_r16"][field])
         others.append((Design(text, 0.02, "nats", expected), values))
     (_, main), *others = others
-    return main, others
+    lora, full = (losses["critics"][name] for name in ("lora_r16", "full"))
+    finding = (
+        f"After training on critics' snippets, the perplexity on reviews rises from "
+        f"{perplexity(outcome['base_losses']['reviews'])} to {perplexity(lora['old'])} with LoRA of rank 16 and to "
+        f"{perplexity(full['old'])} with full fine-tuning; on the snippets, it is {perplexity(lora['new'])} and "
+        f"{perplexity(full['new'])}. Without the adapter, the base was restored bit for bit in "
+        f"{sum(outcome['restored'])} of {len(outcome['restored'])} runs."
+    )
+    return main, others, finding
 
 
 def perplexity(losses):
@@ -95,28 +101,13 @@ def perplexity(losses):
     return f"{np.exp(np.mean(losses)):.1f}"
 
 
-def finding(outcome):
-    lora, full = (outcome["losses"]["critics"][name] for name in ("lora_r16", "full"))
-    return (
-        f"After training on critics' snippets, the perplexity on reviews rises from "
-        f"{perplexity(outcome['base_losses']['reviews'])} to {perplexity(lora['old'])} with LoRA of rank 16 and to "
-        f"{perplexity(full['old'])} with full fine-tuning; on the snippets, it is {perplexity(lora['new'])} and "
-        f"{perplexity(full['new'])}. Without the adapter, the base was restored bit for bit in "
-        f"{sum(outcome['restored'])} of {len(outcome['restored'])} runs."
-    )
-
-
 def table(outcome):
     """The perplexities as the rows of a table, the header first."""
     base, losses = outcome["base_losses"], outcome["losses"]
-    rows = {"base; adapter removed again": {d: {"new": base[d], "old": base["reviews"]} for d in DOMAINS}}
-    rows |= {SERIES[name][0]: {d: losses[d][name] for d in DOMAINS} for name in losses["critics"]}
-    heads = ["perplexity", *(f"{text}: new, reviews: old" for text in DOMAINS.values())]
-    cells = (
-        (text, [f"{perplexity(of['new'])}, {perplexity(of['old'])}" for of in row.values()])
-        for text, row in rows.items()
-    )
-    return [heads, *([text, *row] for text, row in cells)]
+    rows = {"base; adapter removed again": [{"new": base[d], "old": base["reviews"]} for d in DOMAINS]}
+    rows |= {SERIES[name][0]: [losses[d][name] for d in DOMAINS] for name in losses["critics"]}
+    lines = [[text, *(f"{perplexity(of['new'])}, {perplexity(of['old'])}" for of in rows[text])] for text in rows]
+    return [["perplexity", *(f"{text}: new, reviews: old" for text in DOMAINS.values())], *lines]
 
 
 def samples():

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..design import Design, Recipe, ratio
 from ..drawing import COLOURS, OTHERS, legend_below, panels
-from ..evidence import minus
+from ..evidence import mean_ratio, minus
 from ..tables import at_level, by_method
 from . import dialect
 
@@ -63,31 +63,21 @@ def at_equal_loss(outcome, field):
     return values
 
 
-def compare(outcome):
+def conclude(outcome):
     old, moved = (at_equal_loss(outcome, name) for name in ("old", "moved"))
     text = "at equal loss on the new domain, "
     few = Design(f"{text}LoRA on q and v − LoRA on all linear layers: loss on reviews", 0.02, "nats")
-    return np.subtract(old["lora_r16"], old["full"]), [
-        (few, np.subtract(old["lora_r16_qv"], old["lora_r16"])),
-        (
-            ratio(f"{text}LoRA on all linear layers / full fine-tuning: distance moved"),
-            np.divide(moved["lora_r16"], moved["full"]),
-        ),
-    ]
-
-
-def finding(outcome):
-    rise = {
-        method: minus(np.mean(np.subtract(of, outcome["start"]["old"])), "+.3f")
-        for method, of in at_equal_loss(outcome, "old").items()
-    }
-    *_, distance = outcome["comparisons"]
-    return (
+    far = ratio(f"{text}LoRA on all linear layers / full fine-tuning: distance moved")
+    ratios = np.divide(moved["lora_r16"], moved["full"])
+    rise = {method: minus(np.mean(np.subtract(of, outcome["start"]["old"])), "+.3f") for method, of in old.items()}
+    finding = (
         f"Where all methods have learned the snippets equally well, the loss on reviews has changed by "
         f"{rise['full']} nats with full fine-tuning, {rise['lora_r16']} with LoRA on all linear layers and "
         f"{rise['lora_r16_qv']} with LoRA on q and v; LoRA on all layers has moved the weights "
-        f"{distance['mean']:.2g} times as far as full fine-tuning."
+        f"{mean_ratio(ratios):.2g} times as far as full fine-tuning."
     )
+    others = [(few, np.subtract(old["lora_r16_qv"], old["lora_r16"])), (far, ratios)]
+    return np.subtract(old["lora_r16"], old["full"]), others, finding
 
 
 def draw(outcome):

@@ -10,7 +10,7 @@ import numpy as np
 from ..design import Design, Recipe
 from ..drawing import STYLES, band, colour, log_axis, mean_line, panels, plain_numbers
 from ..methods import label, ranks_of
-from ..tables import by_method
+from ..tables import by_method, means_of
 from ..updates import similarities
 from . import truncation
 
@@ -27,22 +27,18 @@ def measure(results, runs, seeds, quick):
     return {"counts": counts, "similarity": similarity}
 
 
-def compare(outcome):
+def conclude(outcome):
     of = outcome["counts"][f"{EPSILON:g}"]
     *_, most = ranks_of(of, "all")
+    mean, highest = means_of(of), f"all_r{most}"
     falls = Design(f"LoRA r = {most} − LoRA r = 1: intruders", MARGIN, UNIT, "less")
     none = Design("full fine-tuning: intruders", MARGIN, UNIT, "equal")
-    others = [(falls, np.subtract(of[f"all_r{most}"], of["all_r1"])), (none, of["full"])]
-    return np.subtract(of["all_r1"], of["full"]), others
-
-
-def finding(outcome):
-    of = {key: np.mean(values) for key, values in outcome["counts"][f"{EPSILON:g}"].items()}
-    *_, most = ranks_of(of, "all")
-    return (
-        f"Of the ten leading directions of a matrix, {of['full']:.2f} are intruders after full fine-tuning, "
-        f"{of['all_r1']:.2f} with LoRA of rank 1, and {of[f'all_r{most}']:.2f} with LoRA of rank {most}."
+    finding = (
+        f"Of the ten leading directions of a matrix, {mean['full']:.2f} are intruders after full fine-tuning, "
+        f"{mean['all_r1']:.2f} with LoRA of rank 1, and {mean[highest]:.2f} with LoRA of rank {most}."
     )
+    others = [(falls, np.subtract(of[highest], of["all_r1"])), (none, of["full"])]
+    return np.subtract(of["all_r1"], of["full"]), others, finding
 
 
 def intruders_a_matrix(similarities, epsilon):

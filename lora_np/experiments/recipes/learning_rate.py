@@ -10,6 +10,7 @@ import numpy as np
 
 from ..design import Recipe, over_seeds, ratio
 from ..drawing import colour, legend_below, mean_line, panels
+from ..evidence import mean_ratio
 from ..methods import SOME, TUNE_SEED, label, run_at, shortened
 from ..tables import by_method
 
@@ -41,19 +42,15 @@ def measure(results, runs, seeds, quick):
     return {"losses": losses, "best": best, "at_an_end": at_an_end}
 
 
-def compare(outcome):
-    full, lora = outcome["best"].values()
-    values = over_seeds(outcome, np.divide(lora, full), tested=False)
-    # The true best rate may be outside the range that was tried.
-    return values | {"complete": not sum(outcome["at_an_end"].values())}, []
-
-
-def finding(outcome):
-    (main,), (_, key), beyond = outcome["comparisons"], outcome["best"], sum(outcome["at_an_end"].values())
-    return (
-        f"The best learning rate of {label(key)} is {main['mean']:.2g} times that of full fine-tuning."
+def conclude(outcome):
+    (_, full), (key, lora) = outcome["best"].items()
+    ratios, beyond = np.divide(lora, full), sum(outcome["at_an_end"].values())
+    finding = (
+        f"The best learning rate of {label(key)} is {mean_ratio(ratios):.2g} times that of full fine-tuning."
         + f" (In {beyond} cases, it was the lowest or highest rate that was tried.)" * bool(beyond)
     )
+    # The true best rate may be outside the range that was tried.
+    return over_seeds(outcome, ratios) | {"complete": not beyond}, [], finding
 
 
 def best_rate(rates, losses):
@@ -79,7 +76,7 @@ def draw(outcome):
         shade, marker = colour(key), "s" if key == "full" else "o"
         rates = {float(rate): losses for rate, losses in of_rate.items() if None not in losses}
         mean_line(axes, list(rates), list(rates.values()), shade, label(key), marker)
-        axes.axvline(np.exp(np.mean(np.log(outcome["best"][key]))), color=shade, linestyle=":", linewidth=1.5)
+        axes.axvline(mean_ratio(outcome["best"][key]), color=shade, linestyle=":", linewidth=1.5)
     axes.set(xscale="log", xlabel="peak learning rate (dotted: the best, geometric mean over seeds)")
     axes.set_ylabel("validation loss in nats per snippet")
     legend_below(figure, axes, 2)

@@ -13,7 +13,7 @@ import numpy as np
 from ..design import FOLDS, Design, Recipe, accuracy
 from ..drawing import colour, log_axis, mean_line, panels
 from ..methods import FEW, label, tuned_runs
-from ..tables import by_method, cell
+from ..tables import by_method, cell, means_of
 
 FIELDS = {
     "minilm": {n: FEW[n] for n in (10, 100, 1000)},
@@ -52,25 +52,20 @@ def of_size(outcome, n):
     }
 
 
-def compare(outcome):
-    lora, others = LORA[outcome["base"]], []
+def conclude(outcome):
+    base, others = outcome["base"], []
+    lora = LORA[base]
     for n in outcome["accuracy"][lora]:
         for second in ("full", "head"):
             if (n, second) != ("100", "full"):  # the main comparison
                 design = Design(f"{int(n):,} snippets, LoRA − {label(second)}: test accuracy")
                 others.append((design, accuracy(of_size(outcome, n), lora, second)))
-    return accuracy(of_size(outcome, 100), lora, "full"), others
-
-
-def finding(outcome):
-    accuracies, base = outcome["accuracy"], outcome["base"]
-    few, all_ = (
-        [f"{np.mean(accuracies[key][str(n)]):.1f} %" for key in (LORA[base], "full", "head")] for n in (100, ALL[base])
+    few, all_ = (means_of(of_size(outcome, n)["accuracy"]) for n in (100, ALL[base]))
+    finding = (
+        f"With 100 snippets, LoRA reaches {few[lora]:.1f} %, full fine-tuning {few['full']:.1f} % and the head alone "
+        f"{few['head']:.1f} %; with all snippets, {all_[lora]:.1f} %, {all_['full']:.1f} % and {all_['head']:.1f} %."
     )
-    return (
-        f"With 100 snippets, LoRA reaches {few[0]}, full fine-tuning {few[1]} and the head alone {few[2]}; with all "
-        f"snippets, {all_[0]}, {all_[1]} and {all_[2]}."
-    )
+    return accuracy(of_size(outcome, 100), lora, "full"), others, finding
 
 
 def table(outcome):

@@ -16,7 +16,7 @@ from ..design import FOLDS, Design, Recipe, accuracies, accuracy, judge, over_se
 from ..methods import METHODS, QUICK_ON, label, tuned_runs
 from ..runs.classify import split_reviews
 from ..step_time import compare_step_times
-from ..tables import between, cell, gathered, scores
+from ..tables import between, cell, gathered, means_of, scores
 from ..updates import spectra
 
 PASSES = {"pretrained": 3, "minilm": 1, "smollm2": 1}  # epochs
@@ -83,13 +83,29 @@ def tfidf_baseline(limit=None, fold=None):
     return word_classifier(train, validation, r"\S+").predict(texts) == labels
 
 
-def compare(outcome):
-    best, there = BEST_LORA[outcome["base"]], outcome["accuracy"].keys()
+def conclude(outcome):
+    best, mean = BEST_LORA[outcome["base"]], means_of(outcome["accuracy"])
     pairs = (best, "head"), (best, "tfidf"), ("qv_r8", "full"), ("qv_r1", "full")
-    others = accuracies(outcome, [pair for pair in pairs if {*pair} <= there])
+    others = accuracies(outcome, [pair for pair in pairs if {*pair} <= mean.keys()])
     nats = Design(f"{label(best)} − full fine-tuning: test loss", 0.02, "nats", "equal")
     losses = np.subtract(outcome["loss"][best], outcome["loss"]["full"])
-    return accuracy(outcome, best, "full"), [*others, (nats, over_seeds(outcome, losses))]
+    others.append((nats, over_seeds(outcome, losses)))
+    return accuracy(outcome, best, "full"), others, finding_of(mean, best, outcome["rows"][best]["percent"])
+
+
+def finding_of(mean, best, percent):
+    """The finding from the mean accuracies, and the share of the weights, in %, that the best LoRA method trains."""
+    listed = ", ".join(f"{label(key)} {mean[key]:.1f} %" for key in ("head", best, "full", "tfidf") if key in mean)
+    start = "head" if "head" in mean else "tfidf"
+    gain = mean["full"] - mean[start]
+    if gain < 1:
+        return f"Full fine-tuning gains less than a point over {label(start)}: {listed}."
+    of = "the frozen model" if start == "head" else label(start)
+    share = 100 * (mean[best] - mean[start]) / gain
+    return (
+        f"With {percent:.2g} % of the parameters, LoRA keeps {share:.0f} % of what full fine-tuning gains over {of}: "
+        f"{listed}."
+    )
 
 
 def mean_spectra(of_seeds):
@@ -101,23 +117,6 @@ def mean_spectra(of_seeds):
         }
         for kind, of in gathered(of_seeds).items()
     }
-
-
-def finding(outcome):
-    mean = {key: np.mean(values) for key, values in outcome["accuracy"].items()}
-    best = BEST_LORA[outcome["base"]]
-    keys = [key for key in ("head", best, "full", "tfidf") if key in mean]
-    listed, percent = ", ".join(f"{label(key)} {mean[key]:.1f} %" for key in keys), outcome["rows"][best]["percent"]
-    start = "head" if "head" in mean else "tfidf"
-    gain = mean["full"] - mean[start]
-    if gain < 1:
-        return f"Full fine-tuning gains less than a point over {label(start)}: {listed}."
-    of = "the frozen model" if start == "head" else label(start)
-    share = 100 * (mean[best] - mean[start]) / gain
-    return (
-        f"With {percent:.2g} % of the parameters, LoRA keeps {share:.0f} % of what full fine-tuning gains over {of}: "
-        f"{listed}."
-    )
 
 
 def table(outcome):

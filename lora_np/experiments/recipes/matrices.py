@@ -11,7 +11,7 @@ import numpy as np
 from ..design import Design, Recipe, accuracies, accuracy
 from ..drawing import COLOURS, OTHERS, dots, panels
 from ..methods import SOME, label
-from ..tables import score_table
+from ..tables import means_of, score_table
 from .rank_sweep import PILOT
 
 FAMILIES = {"one": ("q_", "k_", "v_", "o_"), "several": ("qv_", "qkvo_"), "mlp": ("mlp_", "gated_mlp")}
@@ -22,20 +22,13 @@ def of_family(outcome, family):
     return [key for key in outcome["accuracy"] if key.startswith(FAMILIES[family])]
 
 
-def compare(outcome):
-    q, *ones = of_family(outcome, "one")
-    qv, qkvo = of_family(outcome, "several")
-    pairs = [(qv, one) for one in ones] + [(qkvo, qv), *((mlp, qv) for mlp in of_family(outcome, "mlp"))]
-    return accuracy(outcome, qv, q), accuracies(outcome, pairs)
-
-
-def finding(outcome):
-    mean = {key: np.mean(values) for key, values in outcome["accuracy"].items() if key != "full"}
-    best, worst = max(mean, key=mean.get), min(mean, key=mean.get)
-    qv, _ = of_family(outcome, "several")
-    q, *_ = of_family(outcome, "one")
-    shown = [f"{label(key)} {mean[key]:.1f} %" for key in (qv, q, best, worst)]
-    return f"With the same number of parameters: {shown[0]}, {shown[1]}; the best is {shown[2]}, the worst {shown[3]}."
+def conclude(outcome):
+    (q, *ones), (qv, qkvo), mlps = (of_family(outcome, family) for family in FAMILIES)
+    pairs = [(qv, one) for one in ones] + [(qkvo, qv), *((mlp, qv) for mlp in mlps)]
+    mean = {key: value for key, value in means_of(outcome["accuracy"]).items() if key != "full"}
+    shown = [f"{label(key)} {mean[key]:.1f} %" for key in (qv, q, max(mean, key=mean.get), min(mean, key=mean.get))]
+    finding = "With the same number of parameters: {}, {}; the best is {}, the worst {}.".format(*shown)
+    return accuracy(outcome, qv, q), accuracies(outcome, pairs), finding
 
 
 def draw(outcome):

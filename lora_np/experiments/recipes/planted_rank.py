@@ -33,22 +33,19 @@ def measure(results, runs, seeds, quick):
     return {"share": share, "found": ranks_found}
 
 
-def compare(outcome):
-    """For each seed, |recovered rank − k|, averaged over k; if no rank is recovered, 2 max(RANKS) takes its place."""
-    most = 2 * max(RANKS)
-    errors = [[abs((most if r is None else r) - int(k)) for r in ranks] for k, ranks in outcome["found"].items()]
-    return np.mean(errors, axis=0), []
-
-
-def finding(outcome):
+def conclude(outcome):
     from scipy.stats import binomtest
 
-    found = [r == int(k) for k, ranks in outcome["found"].items() for r in ranks]
-    low, high = (100 * end for end in binomtest(sum(found), len(found)).proportion_ci())
-    return (
-        f"LoRA recovers the planted rank exactly in {sum(found)} of {len(found)} cases (95 % interval of the share: "
+    # For each seed, |recovered rank − k|, averaged over k; if no rank is recovered, 2 max(RANKS) takes its place.
+    most, recovered = 2 * max(RANKS), {int(k): ranks for k, ranks in outcome["found"].items()}
+    errors = np.mean([[abs((most if r is None else r) - k) for r in ranks] for k, ranks in recovered.items()], axis=0)
+    exact = [r == k for k, ranks in recovered.items() for r in ranks]
+    low, high = (100 * end for end in binomtest(sum(exact), len(exact)).proportion_ci())
+    finding = (
+        f"LoRA recovers the planted rank exactly in {sum(exact)} of {len(exact)} cases (95 % interval of the share: "
         f"{low:.0f} to {high:.0f} %)."
     )
+    return errors, [], finding
 
 
 def draw(outcome):

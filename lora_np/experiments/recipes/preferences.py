@@ -43,28 +43,23 @@ def measure(results, runs, seeds, quick):
     return tables
 
 
-def most(outcome, field, method="lora_r8"):
-    """A field's values with the largest number of pairs."""
-    return list(outcome[field][method].values())[-1]
-
-
-def compare(outcome):
-    n = list(outcome["in_order"]["full"])
-    of_methods = np.subtract(most(outcome, "in_order"), most(outcome, "in_order", "full"))
-    of_numbers = np.subtract(most(outcome, "in_order"), outcome["in_order"]["lora_r8"][n[0]])
-    return most(outcome, "preferred"), [
-        (Design(f"{n[-1]} pairs, LoRA − full: test pairs in the right order", 2.0), of_methods),
-        (Design(f"LoRA, {n[-1]} − {n[0]} pairs: test pairs in the right order", 2.0), of_numbers),
+def conclude(outcome):
+    n, in_order = list(outcome["in_order"]["full"]), outcome["in_order"]["lora_r8"]
+    fewest, most = n[0], n[-1]
+    of_methods = Design(f"{most} pairs, LoRA − full: test pairs in the right order", 2.0)
+    of_numbers = Design(f"LoRA, {most} − {fewest} pairs: test pairs in the right order", 2.0)
+    others = [
+        (of_methods, np.subtract(in_order[most], outcome["in_order"]["full"][most])),
+        (of_numbers, np.subtract(in_order[most], in_order[fewest])),
     ]
-
-
-def finding(outcome):
-    preferred, rejected = (minus(np.mean(most(outcome, field)), "+.1f") for field in ("preferred", "rejected"))
-    shares = [f"{np.mean(values):.0f} % with {int(n):,}" for n, values in outcome["in_order"]["lora_r8"].items()]
-    return (
-        f"DPO changes the log probability of preferred texts by {preferred} nats, and of rejected texts by {rejected}. "
-        f"LoRA orders unseen pairs correctly in {', '.join(shares)} pairs."
+    preferred, rejected = (outcome[field]["lora_r8"][most] for field in ("preferred", "rejected"))
+    shares = [f"{np.mean(values):.0f} % with {int(n):,}" for n, values in in_order.items()]
+    finding = (
+        f"DPO changes the log probability of preferred texts by {minus(np.mean(preferred), '+.1f')} nats, and of "
+        f"rejected texts by {minus(np.mean(rejected), '+.1f')}. LoRA orders unseen pairs correctly in "
+        f"{', '.join(shares)} pairs."
     )
+    return preferred, others, finding
 
 
 def draw(outcome):

@@ -6,28 +6,22 @@ so that s = 2 at every rank. On MiniLM, every rank has its own learning rate. On
 was chosen on 2,000 snippets.
 """
 
-import numpy as np
-
 from ..design import Design, Recipe, accuracies, accuracy
 from ..drawing import COLOURS, band, legend_below, log_axis, mean_line, panels
 from ..methods import ranks_of
-from ..tables import score_table
+from ..tables import means_of, score_table
 
 
-def compare(outcome):
-    (one, *_, high), (low, *_, most) = (ranks_of(outcome["accuracy"], of) for of in ("qv", "all"))
-    pairs = (f"all_r{most}", f"all_r{low}"), (f"all_r{low}", f"qv_r{one}"), (f"qv_r{high}", "full"), ("full", "head")
-    return accuracy(outcome, f"qv_r{high}", f"qv_r{one}"), accuracies(outcome, pairs)
-
-
-def finding(outcome):
-    mean = {key: np.mean(values) for key, values in outcome["accuracy"].items()}
+def conclude(outcome):
+    mean = means_of(outcome["accuracy"])
     (one, *_, high), (low, *_, most) = (ranks_of(mean, of) for of in ("qv", "all"))
-    return (
+    pairs = (f"all_r{most}", f"all_r{low}"), (f"all_r{low}", f"qv_r{one}"), (f"qv_r{high}", "full"), ("full", "head")
+    finding = (
         f"On q and v, rank {one} reaches {mean[f'qv_r{one}']:.1f} % and rank {high} {mean[f'qv_r{high}']:.1f} %; "
         f"on all linear layers, rank {low} reaches {mean[f'all_r{low}']:.1f} % and rank {most} "
         f"{mean[f'all_r{most}']:.1f} %."
     )
+    return accuracy(outcome, f"qv_r{high}", f"qv_r{one}"), accuracies(outcome, pairs), finding
 
 
 def draw(outcome):

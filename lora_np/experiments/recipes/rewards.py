@@ -18,7 +18,7 @@ from ..drawing import COLOURS, OTHERS, panels
 from ..evidence import minus
 from ..runs.dialect import DialectRun, licences_digest
 from ..runs.rewards import RewardRun
-from ..tables import at_best_rate, at_level, by_method, gathered
+from ..tables import at_best_rate, at_level, by_method, gathered, means_of
 
 RATES = {  # method -> learning rates: for rewards, and for the control
     "full": ((1e-4, 2e-4, 4e-4, 8e-4), (4e-4, 8e-4, 1.6e-3, 3.2e-3)),
@@ -80,32 +80,25 @@ def control(outcome):
     return {method: gathered(at_best_rate(of_rates))["new"] for method, of_rates in of_methods}
 
 
-def compare(outcome):
+def conclude(outcome):
     rewards, losses = rewards_at_level(outcome), control(outcome)
-    of_text = "control, supervised: LoRA {} − full: test loss"
-    return 100 * difference(rewards, "lora_r1"), [
-        (
-            Design(f"at a divergence of {LEVEL} nats, LoRA r=8 − full: reward", 5.0),
-            100 * difference(rewards, "lora_r8"),
-        ),
-        (Design(of_text.format("r=1"), 0.02, "nats", "more"), difference(losses, "lora_r1")),
-        (Design(of_text.format("r=8"), 0.02, "nats"), difference(losses, "lora_r8")),
-    ]
-
-
-def difference(values, method):
-    return np.subtract(values[method], values["full"])
-
-
-def finding(outcome):
-    reward, losses = rewards_at_level(outcome), control(outcome)
-    shown = {key: f"{100 * np.mean(values):.0f}" for key, values in reward.items()}
-    behind = minus(np.mean(difference(losses, "lora_r1")), "+.2f")
-    return (
-        f"At a divergence of {LEVEL} nats per token, the reward is {shown['full']} of 100 with full fine-tuning, "
-        f"{shown['lora_r8']} with LoRA r=8 and {shown['lora_r1']} with LoRA r=1 ({outcome['trainable']['lora_r1']:,} "
-        f"parameters). Supervised, on as many tokens, LoRA r=1 differs from full fine-tuning by {behind} nats."
+    ahead, behind = (
+        {method: np.subtract(of[method], of["full"]) for method in ("lora_r1", "lora_r8")} for of in (rewards, losses)
     )
+    of_8 = Design(f"at a divergence of {LEVEL} nats, LoRA r=8 − full: reward", 5.0)
+    others = [
+        (of_8, 100 * ahead["lora_r8"]),
+        (Design("control, supervised: LoRA r=1 − full: test loss", 0.02, "nats", "more"), behind["lora_r1"]),
+        (Design("control, supervised: LoRA r=8 − full: test loss", 0.02, "nats"), behind["lora_r8"]),
+    ]
+    mean = {method: 100 * value for method, value in means_of(rewards).items()}
+    finding = (
+        f"At a divergence of {LEVEL} nats per token, the reward is {mean['full']:.0f} of 100 with full fine-tuning, "
+        f"{mean['lora_r8']:.0f} with LoRA r=8 and {mean['lora_r1']:.0f} with LoRA r=1 "
+        f"({outcome['trainable']['lora_r1']:,} parameters). Supervised, on as many tokens, LoRA r=1 differs from full "
+        f"fine-tuning by {minus(np.mean(behind['lora_r1']), '+.2f')} nats."
+    )
+    return 100 * ahead["lora_r1"], others, finding
 
 
 def details(outcome):

@@ -72,25 +72,24 @@ def overlap(outcome, name, what, layers, n):
     return np.mean([[of_pair[n - 1] for of_pair in of_layer[layer]] for layer in layers], axis=0)
 
 
-def compare(outcome):
-    others = []
-    for n, what, expected in ((1, "ΔW", "more"), (8, "A", "less"), (8, "ΔW", "less")):
-        design = Design(f"φ({n}, {n}) of {what}, r = 8 and r = 64, minus 0.5", 0.1, "", expected)
-        others.append((design, overlap(outcome, "ranks", what, LAYERS, n) - 0.5))
+def conclude(outcome):
+    def of_ranks(what, n):
+        return overlap(outcome, "ranks", what, LAYERS, n)
+
+    others = [
+        (Design(f"φ({n}, {n}) of {what}, r = 8 and r = 64, minus 0.5", 0.1, "", expected), of_ranks(what, n) - 0.5)
+        for n, what, expected in ((1, "ΔW", "more"), (8, "A", "less"), (8, "ΔW", "less"))
+    ]
     chance = gaussian_similarity(outcome["dimension"], SHOWN, SHOWN)
     for layer in LAYERS:
         text = f"φ({SHOWN}, {SHOWN}) of ΔW in {layer}, two seeds at r = 64 / the value expected by chance"
         others.append((ratio(text, (1, None)), overlap(outcome, "seeds", "ΔW", (layer,), SHOWN) / chance))
-    return overlap(outcome, "ranks", "A", LAYERS, 1) - 0.5, others
-
-
-def finding(outcome):
-    first, eight = (overlap(outcome, "ranks", "A", LAYERS, n).mean() for n in (1, 8))
-    update = overlap(outcome, "ranks", "ΔW", LAYERS, 1).mean()
-    return (
-        f"The leading direction of A at rank 8 and that at rank 64 overlap with φ = {first:.2f} (the eight leading "
-        f"ones: {eight:.2f}); those of the updates ΔW, with {update:.2f}."
+    finding = (
+        f"The leading direction of A at rank 8 and that at rank 64 overlap with φ = {of_ranks('A', 1).mean():.2f} (the "
+        f"eight leading ones: {of_ranks('A', 8).mean():.2f}); those of the updates ΔW, with "
+        f"{of_ranks('ΔW', 1).mean():.2f}."
     )
+    return of_ranks("A", 1) - 0.5, others, finding
 
 
 def draw(outcome):

@@ -8,7 +8,7 @@ import numpy as np
 from ..design import Design, Recipe, over_seeds, ratio
 from ..drawing import COLOURS, STYLES, band, colour, log_axis, mean_line, panels
 from ..methods import label, ranks_of
-from ..tables import by_method, cell, gathered, scores
+from ..tables import by_method, cell, gathered, means_of, scores
 from ..updates import energy, scores_when_cut
 
 CUTS = {"minilm": [0, 1, 2, 4, 8, 16, 64], "smollm2": [0, 1, 4, 16]}
@@ -32,29 +32,24 @@ def cut_accuracy(outcome):
     return {r: of["accuracy"] for r, of in outcome["cut"].items()}
 
 
-def compare(outcome):
-    accuracy, cut, others = outcome["accuracy"], cut_accuracy(outcome), []
+def conclude(outcome):
+    accuracy, cut, main, others = outcome["accuracy"], cut_accuracy(outcome), str(MAIN[outcome["base"]]), []
     for r in map(str, ranks_of(accuracy, "all")):
         if r in cut:
             design = Design(f"LoRA r = {r} − full fine-tuning truncated to r = {r}: test accuracy")
             others.append((design, over_seeds(outcome, np.subtract(accuracy[f"all_r{r}"], cut[r]))))
     many = ratio(f"(rank that captures 90 % of the energy of full fine-tuning's ΔW) / {USUAL}", (10, 100))
-    others.append((many, np.divide(outcome["rank_90"]["full"], USUAL)))
-    return over_seeds(outcome, np.subtract(cut[str(MAIN[outcome["base"]])], accuracy["full"])), others
-
-
-def finding(outcome):
-    main, accuracy, of_90 = str(MAIN[outcome["base"]]), outcome["accuracy"], np.mean(outcome["rank_90"]["full"])
-    cut = {r: np.mean(values) for r, values in cut_accuracy(outcome).items()}
+    of_90, mean, of_cut = outcome["rank_90"]["full"], means_of(accuracy), means_of(cut)
+    others.append((many, np.divide(of_90, USUAL)))
     one = ""
     if "1" in cut:
-        lora = np.mean(accuracy["all_r1"])
-        one = f"; truncated to 1, {cut['1']:.1f} %, where LoRA trained at rank 1 reaches {lora:.1f} %"
-    return (
-        f"Truncated to its {main} leading directions per matrix, full fine-tuning's update reaches {cut[main]:.1f} % "
-        f"instead of {np.mean(accuracy['full']):.1f} %{one}. 90 % of the update's energy is in "
-        f"{of_90:.0f} directions."
+        lora = mean["all_r1"]
+        one = f"; truncated to 1, {of_cut['1']:.1f} %, where LoRA trained at rank 1 reaches {lora:.1f} %"
+    finding = (
+        f"Truncated to its {main} leading directions per matrix, full fine-tuning's update reaches {of_cut[main]:.1f} "
+        f"% instead of {mean['full']:.1f} %{one}. 90 % of the update's energy is in {np.mean(of_90):.0f} directions."
     )
+    return over_seeds(outcome, np.subtract(cut[main], accuracy["full"])), others, finding
 
 
 def table(outcome):

@@ -11,7 +11,7 @@ from ..design import Design, Recipe, accuracies, accuracy
 from ..drawing import OTHERS, dots, panels
 from ..evidence import minus
 from ..methods import SOME, label
-from ..tables import by_method, score_table, scores
+from ..tables import by_method, means_of, score_table, scores
 from .rank_sweep import PILOT
 
 LORA = "qv_r8"
@@ -24,21 +24,18 @@ def measure(results, runs, seeds, quick):
     return scores(results, runs, seeds, quick) | {"early_loss": early}
 
 
-def compare(outcome):
-    pairs = [(key, LORA, CLAIMED.get(key)) for key in others_than_lora(outcome) if key != "dora"]
+def conclude(outcome):
+    keys, mean = others_than_lora(outcome), means_of(outcome["accuracy"])
+    pairs = [(key, LORA, CLAIMED.get(key)) for key in keys if key != "dora"]
     faster = Design("PiSSA − LoRA: training loss in the first quarter", 0.02, "nats", "less")
     early = np.subtract(outcome["early_loss"]["pissa"], outcome["early_loss"][LORA])
-    return accuracy(outcome, "dora", LORA), [*accuracies(outcome, pairs), (faster, early)]
+    leads = ", ".join(f"{label(key)} {minus(mean[key] - mean[LORA], '+.1f')}" for key in keys)
+    finding = f"Compared with LoRA's {mean[LORA]:.1f} %, in points: {leads}."
+    return accuracy(outcome, "dora", LORA), [*accuracies(outcome, pairs), (faster, early)], finding
 
 
 def others_than_lora(outcome):
     return [key for key in outcome["accuracy"] if key != LORA]
-
-
-def finding(outcome):
-    mean = {key: np.mean(values) for key, values in outcome["accuracy"].items()}
-    leads = [f"{label(key)} {minus(mean[key] - mean[LORA], '+.1f')}" for key in others_than_lora(outcome)]
-    return f"Compared with LoRA's {mean[LORA]:.1f} %, in points: {', '.join(leads)}."
 
 
 def draw(outcome):
