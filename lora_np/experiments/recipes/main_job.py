@@ -68,11 +68,11 @@ def measure(results, runs, seeds, quick):
 
 
 def tfidf_baseline(limit=None, fold=None):
-    """Fit logistic regression on tf-idf weights of words and word pairs; return which test snippets it classifies
-    correctly, (N,) bool.
+    """Fit logistic regression to words and word pairs, weighted by tf-idf, on the splits that all other methods use.
 
-    The splits are those that all other methods use, with at most `limit` snippets of each; `fold` is as in
-    `split_reviews`. The term frequencies (raw or sublinear) and the parameter C are chosen by validation accuracy.
+    The term frequencies (raw or sublinear) and the parameter C are chosen by validation accuracy. At most `limit`
+    snippets of each split are used; `fold` is as in `split_reviews`. Returns an array (N,) bool: whether each of the N
+    test snippets is classified correctly.
     """
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
     train, validation, (texts, labels) = (

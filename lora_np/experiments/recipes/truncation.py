@@ -43,8 +43,7 @@ def conclude(outcome):
     others.append((many, np.divide(of_90, USUAL)))
     one = ""
     if "1" in cut:
-        lora = mean["all_r1"]
-        one = f"; truncated to 1, {of_cut['1']:.1f} %, where LoRA trained at rank 1 reaches {lora:.1f} %"
+        one = f"; truncated to 1, {of_cut['1']:.1f} %, where LoRA trained at rank 1 reaches {mean['all_r1']:.1f} %"
     finding = (
         f"Truncated to its {main} leading directions per matrix, full fine-tuning's update reaches {of_cut[main]:.1f} "
         f"% instead of {mean['full']:.1f} %{one}. 90 % of the update's energy is in {np.mean(of_90):.0f} directions."
