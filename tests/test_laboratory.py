@@ -656,10 +656,16 @@ def test_the_gallery_is_a_table_with_a_page_for_each_experiment(tmp_path):
     assert f"1 of {len(RECIPES)} questions are decided." in text and gallery.ABOUT.read_text("utf-8") in text
     page = (tmp_path / "planted_rank.md").read_text(encoding="utf-8")
     expected = ["# Can LoRA of rank r learn a change of rank k?", "The student is a small", f"**{finding}**"]
-    expected += ["Claim: LoRA can", f"Design: {compared}; margin: 0.5 ranks.", f"| **{compared}** |"]
-    expected += ["](planted_rank.png)", "The loss on held-out texts", "    python -m …", "1.4 core-hours"]
+    expected += [
+        "](planted_rank.png)\n\nThe loss on held-out texts",
+        "Claim: LoRA can",
+        f"Verdict: {compared}: +0 ranks",
+    ]
+    expected += ["<details><summary>Design and numbers", f"\n{compared}; margin: 0.5 ranks.", f"| **{compared}** |"]
+    expected += ["    python -m …\n\n</details>", "1.4 core-hours"]
     expected += ["2 seeds; lora_np 1, NumPy 2, Python 3; M.", "[Numbers](planted_rank.json)\n"]
-    assert [part for part in expected if part not in page] == []
+    places = [page.find(part) for part in expected]
+    assert places == sorted(places) and places[0] == 0 < min(places[1:]), expected
     assert gallery_of(tmp_path) == text
 
 

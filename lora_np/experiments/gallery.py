@@ -77,10 +77,16 @@ def section(name, base, outcome):
     """Format one experiment on one base as lines of Markdown."""
     of, made, n = recipe(name), outcome["versions"], len(outcome["seeds"])
     design = Design(**outcome["design"])
+    shown = zip(of.draw, alt_texts(of.caption, len(of.draw)))
+    quick = " These runs are shortened, so their results are meaningless." * outcome["quick"]
     lines = [f"## On {BASES[base]}, {MILLIONS[base]} million parameters", "", f"**{of.finding(outcome)}**", ""]
-    lines += [f"Claim: {of.claim}", "", f"Design: {design.statement}; {design.plan(n)}.", ""]
+    lines += [f"![{alt}]({(folder_of('', base) / figure).as_posix()}.png)" for figure, alt in shown]
+    lines += ["", of.caption + quick, "", f"Claim: {of.claim}", ""]
+    lines += [f"Verdict: {describe(outcome['comparisons'][0])}.", ""]
     if of.limits:
         lines += [f"Limits: {of.limits}", ""]
+    lines += ["<details><summary>Design and numbers</summary>", ""]
+    lines += [f"{design.statement}; {design.plan(n)}.", ""]
     heads = ["| compared | mean [95 % interval] | margin | verdict | the claim |", "|---|---|---|---|---|"]
     parts = [cells_of(part) for part in outcome["comparisons"]]
     parts[0] = [f"**{text}**" if text else "" for text in parts[0]]
@@ -88,10 +94,7 @@ def section(name, base, outcome):
     for rows in (of.table, of.details):
         if rows is not None:
             lines += ["", *markdown(rows(outcome))]
-    shown = zip(of.draw, alt_texts(of.caption, len(of.draw)))
-    lines += [""] + [f"![{alt}]({(folder_of('', base) / figure).as_posix()}.png)" for figure, alt in shown]
-    quick = " These runs are shortened, so their results are meaningless." * outcome["quick"]
-    lines += ["", of.caption + quick, "", f"    {outcome['command']}", ""]
+    lines += ["", f"    {outcome['command']}", "", "</details>", ""]
     try:
         same = outcome["made_with"] == made_with(*outcome["made_with"].get("modules", ()))
     except FileNotFoundError:  # this version lacks one of the modules
