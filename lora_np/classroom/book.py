@@ -116,7 +116,8 @@ def write_sources(folder):
     (folder / "icon.svg").write_text(ICON, "utf-8")
     shutil.copy(Path(__file__).parent / "book_conf.py", folder / "conf.py")
     (folder / "static").mkdir()
-    shutil.copy(Path(__file__).parent / "book.css", folder / "static")
+    for name in ("book.css", "guesses.js"):
+        shutil.copy(Path(__file__).parent / name, folder / "static")
     return pages
 
 
