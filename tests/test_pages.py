@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from lora_np import micro
+from lora_np.classroom import book
 from lora_np.cli import main
 
 from .test_explore import HOSTILE, bases, saved, written  # noqa: F401 (a fixture)
@@ -395,3 +396,37 @@ def test_an_answer_is_shown_after_a_guess(where, chromium, tmp_path):
     assert seen["first"] == [False, True, False if where == "book" else None] and seen["last"] == [True, True]
     assert seen["scores"] == [score.format(0, 1), score.format(0, 1), score.format(1, 2)]
     assert seen["marks"] == ['" ✗ your guess"', "none", "none", '" ✓ your guess"']
+
+
+DRAW = """<script>
+addEventListener("load", async () => {
+  const [button] = find("button"), svg = find("svg")[0].getBoundingClientRect();
+  const seen = { first: [button.disabled, document.getElementById("rest").checkVisibility()] };
+  for (const [i, handle] of find("circle").entries()) {
+    const { x, y, width, height } = handle.getBoundingClientRect(), at = { clientX: x + width / 2, bubbles: true };
+    handle.dispatchEvent(new PointerEvent("pointerdown", { ...at, clientY: i ? svg.top : y + height / 2 }));
+    handle.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowDown" }));
+  }
+  seen.guess = find("circle").map(handle => Number(handle.getAttribute("aria-valuenow")));
+  button.click();
+  seen.verdict = find("p[role=status]")[0].textContent;
+  seen.last = document.getElementById("rest").checkVisibility();
+  send(seen);
+});
+</script>"""
+
+
+@pytest.mark.parametrize("name", book.CURVES)
+def test_draw_your_guess(name, chromium, tmp_path):
+    page = book.with_curve(f"figures/{name}.md", (book.ROOT / "figures" / f"{name}.md").read_text("utf-8"))
+    [block] = re.findall('<div class="draw.*?</div>', page, re.DOTALL)
+    script = (PAGES.parent / "classroom" / "curves.js").read_text("utf-8")
+    page = f'<!doctype html><meta name="viewport"><body><section>{block}<p id="rest">x</p></section>'
+    seen = used(chromium, f"{page}<script>{script}</script></body>", DRAW, PHONE, tmp_path)
+    data = json.loads(html.unescape(re.search('data-curve="(.*?)"', block)[1]))
+    low, high = data["range"]
+    step = (high - low) / 50
+    assert seen["problems"] == [] and seen["first"] == [True, False] and seen["last"]
+    assert seen["guess"] == pytest.approx([(low + high) / 2 - step] + [high - step] * (len(data["x"]) - 1), abs=0.06)
+    off = np.mean(np.abs(np.subtract(seen["guess"], data["mean"])))
+    assert float(re.search("is (.*) points off on average", seen["verdict"])[1]) == pytest.approx(off, abs=0.11)

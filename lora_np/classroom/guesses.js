@@ -1,8 +1,8 @@
-// Questions in the lessons, in JupyterLab and in the book: two or more <details> in a row are the answers to a question,
-// and the next code cell shows what happens. Its output stays hidden until the reader has opened an answer. The first
-// answer that is opened is the guess. The lesson ends with the number of right guesses.
+// Questions in the lessons, in JupyterLab and in the book: two or more <details> in a row are the answers to a
+// question, and the next code cell shows what happens. Its output stays hidden until the reader has opened an answer.
+// The first answer that is opened is the guess. The lesson ends with the number of right guesses.
 if (!document.querySelector("style[data-guesses]")) {
-  const answered = new Map(); // notebook panel's id ("" in the book) -> (question's text -> whether the guess was right)
+  const answered = new Map(); // panel's id ("" in the book) -> (question -> whether the guess was right)
   const rules = document.createElement("style");
   const scores = document.createElement("style");
   rules.dataset.guesses = "";
