@@ -71,11 +71,13 @@ def test_formulas_are_typeset(lesson):
 
 def test_questions_have_answers_that_come_on_asking(lesson):
     text = "\n\n".join(cell.source for cell in lesson.cells)
-    for question in re.split(r"\*\*Predict\.?\*\*", text)[1:]:
-        assert len(DETAILS.findall(question.partition("\n## ")[0])) >= 2, question[:200]
+    for question in re.split(r"\*\*Predict\.?\*\*", text)[1:]:  # in the form that `guesses.js` expects
+        answers = re.search(rf"\n\n((?:{DETAILS.pattern}\n+){{2,}})", question + "\n", re.DOTALL)
+        first_words = re.findall(r"</summary>\s+(\w*)", answers[1])
+        assert {word == "Right" for word in first_words} == {True, False}, question
     for turn in text.split("**Your turn.**")[1:]:
         assert "<details><summary>A solution</summary>" in turn.partition("\n## ")[0], turn[:200]
-    tries = re.split(r"\n(?=\d\. )", text.partition("\n## Try")[2])[1:]
+    tries = re.split(r"\n(?=\d\. )", text.partition("\n## Try")[2].partition("\n## ")[0])[1:]
     assert tries and all(DETAILS.search(one) for one in tries)
 
 
@@ -84,3 +86,14 @@ def test_the_reader_writes_and_predicts(lesson, request):
     assert "**Predict" in text and "**Your turn.**" in text
     number = int(request.node.callspec.id[:2])
     assert number not in SETS.values() or "\ncheck." in text  # with the exercises' own checks
+
+
+def test_optional_sections_come_last_and_are_folded(lesson):
+    """Under the key that JupyterLab reads; the book's script reads the heading."""
+    headings = [cell for cell in cells(lesson, "markdown") if cell.source.startswith("## ")]
+    optional = [cell.source.startswith("## Optional: ") for cell in headings]
+    assert optional == sorted(optional)
+    assert optional == [cell.metadata.get("jp-MarkdownHeadingCollapsed", False) for cell in headings]
+    text = "\n\n".join(cell.source for cell in lesson.cells)
+    assert any(optional) == ("That is all you need to go on." in text)
+    assert sum(optional) == text.count("\n## Optional: ")

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from lora_np import micro
+from lora_np.classroom import book
 from lora_np.cli import main
 
 from .test_explore import HOSTILE, bases, saved, written  # noqa: F401 (a fixture)
@@ -353,3 +354,79 @@ def test_javascript_computes_what_python_computes(monkeypatch):
             assert ours.keys() == theirs.keys()
             for name, array in theirs.items():
                 np.testing.assert_allclose(ours[name], array.ravel(), rtol=0, atol=1e-12, err_msg=name)
+
+
+ANSWERS = "<details><summary>2</summary><p>No.</p></details><details><summary>3</summary><p>Right, 3.</p></details>"
+LESSONS = {  # a question, the cell that answers it, and a solution, in the markup of the book and of JupyterLab
+    "book": f"""<section><p>One?</p>{ANSWERS}<div class="cell"><div class="cell_input">code</div>
+<details class="hide"><summary>Output</summary><div id="output">3</div></details></div>
+<p>Two?</p>{ANSWERS}<p>Text</p></section>
+<section><details><summary>A solution</summary>code</details><div class="cell"><div id="other">4</div></div></section>
+<section id="what-to-remember"><h2>What to remember</h2></section>
+<section><h2>Optional: more</h2><p id="more">More</p></section>""",
+    "JupyterLab": f"""<div class="jp-NotebookPanel" id="id-1">
+<div class="jp-Cell jp-MarkdownCell"><p>One?</p>{ANSWERS}</div>
+<div class="jp-Cell jp-CodeCell">code<div class="jp-Cell-outputWrapper"><div id="output">3</div></div></div>
+<div class="jp-Cell jp-MarkdownCell"><p>Two?</p>{ANSWERS}</div>
+<div class="jp-Cell jp-MarkdownCell"><details><summary>A solution</summary>code</details></div>
+<div class="jp-Cell jp-CodeCell"><div class="jp-Cell-outputWrapper"><div id="other">4</div></div></div>
+<h2 id="What-to-remember">What to remember</h2></div>""",
+}
+GUESS = """<script>
+addEventListener("load", async () => {
+  const shown = id => document.getElementById(id)?.checkVisibility(), wait = () => new Promise(f => setTimeout(f, 100));
+  const after = node => getComputedStyle(node, "::after").content;
+  const seen = { first: ["output", "other", "more"].map(shown) };
+  const summaries = find("summary").filter(node => /^[23]$/.test(node.textContent));
+  for (const i of [0, 1, 3]) { summaries[i].click(); await wait(); (seen.scores ??= []).push(after(find("h2")[0])); }
+  seen.marks = summaries.map(after);
+  seen.last = ["output", "other"].map(shown);
+  send(seen);
+});
+</script>"""
+
+
+@pytest.mark.parametrize("where", LESSONS)
+def test_an_answer_is_shown_after_a_guess(where, chromium, tmp_path):
+    script = (PAGES.parent / "classroom" / "guesses.js").read_text("utf-8")
+    page = f'<!doctype html><meta name="viewport"><body>{LESSONS[where]}<script>{script}</script></body>'
+    seen = used(chromium, page, GUESS, LAPTOP, tmp_path)
+    score = '"Your first guess was right in {} of {} questions."'
+    assert seen["problems"] == []
+    assert seen["first"] == [False, True, False if where == "book" else None] and seen["last"] == [True, True]
+    assert seen["scores"] == [score.format(0, 1), score.format(0, 1), score.format(1, 2)]
+    assert seen["marks"] == ['" ✗ your guess"', "none", "none", '" ✓ your guess"']
+
+
+DRAW = """<script>
+addEventListener("load", async () => {
+  const [button] = find("button"), svg = find("svg")[0].getBoundingClientRect();
+  const seen = { first: [button.disabled, document.getElementById("rest").checkVisibility()] };
+  for (const [i, handle] of find("circle").entries()) {
+    const { x, y, width, height } = handle.getBoundingClientRect(), at = { clientX: x + width / 2, bubbles: true };
+    handle.dispatchEvent(new PointerEvent("pointerdown", { ...at, clientY: i ? svg.top : y + height / 2 }));
+    handle.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowDown" }));
+  }
+  seen.guess = find("circle").map(handle => Number(handle.getAttribute("aria-valuenow")));
+  button.click();
+  seen.verdict = find("p[role=status]")[0].textContent;
+  seen.last = document.getElementById("rest").checkVisibility();
+  send(seen);
+});
+</script>"""
+
+
+@pytest.mark.parametrize("name", book.CURVES)
+def test_draw_your_guess(name, chromium, tmp_path):
+    page = book.with_curve(f"figures/{name}.md", (book.ROOT / "figures" / f"{name}.md").read_text("utf-8"))
+    [block] = re.findall('<div class="draw.*?</div>', page, re.DOTALL)
+    script = (PAGES.parent / "classroom" / "curves.js").read_text("utf-8")
+    page = f'<!doctype html><meta name="viewport"><body><section>{block}<p id="rest">x</p></section>'
+    seen = used(chromium, f"{page}<script>{script}</script></body>", DRAW, PHONE, tmp_path)
+    data = json.loads(html.unescape(re.search('data-curve="(.*?)"', block)[1]))
+    low, high = data["range"]
+    step = (high - low) / 50
+    assert seen["problems"] == [] and seen["first"] == [True, False] and seen["last"]
+    assert seen["guess"] == pytest.approx([(low + high) / 2 - step] + [high - step] * (len(data["x"]) - 1), abs=0.06)
+    off = np.mean(np.abs(np.subtract(seen["guess"], data["mean"])))
+    assert float(re.search("is (.*) points off on average", seen["verdict"])[1]) == pytest.approx(off, abs=0.11)

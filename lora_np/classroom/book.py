@@ -16,7 +16,9 @@ import tempfile
 from fnmatch import fnmatch
 from pathlib import Path
 
-from ..formats import check_folder
+from ..experiments.evidence import interval
+from ..experiments.methods import ranks_of
+from ..formats import check_folder, read_json
 from .notebooks import notebook_text
 from .release import notebook_of
 from .sets import read_sets
@@ -39,6 +41,33 @@ FRAME = """# {title}
 SLIDER = """<div>{pictures}<br><label>{label} <input type="range" min="1" max="{n}" value="1"
 oninput="this.closest('div').querySelectorAll('img').forEach((each, i) => {{ each.hidden = i + 1 != this.value; }})">
 </label></div>"""
+CURVE = """
+```{{raw}} html
+<div class="draw-your-guess" data-curve="{data}" data-axis="{axis}">
+<p><strong>Draw your guess.</strong> {question} Drag the points, or use the arrow keys.</p></div>
+```
+
+"""
+CURVES = {  # experiment on MiniLM -> question, x axis, range of the y axis, x values with the accuracies of all seeds
+    "rank_sweep": (
+        "Which test accuracy (%) does LoRA on q and v reach at each rank?",
+        "rank r",
+        (75, 85),
+        lambda outcome: {r: outcome["accuracy"][f"qv_r{r}"] for r in ranks_of(outcome["accuracy"], "qv")},
+    ),
+    "low_data": (
+        "Which test accuracy (%) does LoRA reach with so few training snippets? 50 % is chance.",
+        "training snippets",
+        (50, 100),
+        lambda outcome: {n: outcome["accuracy"]["all_r8"][n] for n in sorted(outcome["accuracy"]["all_r8"], key=int)},
+    ),
+    "truncation": (
+        "Every update of full fine-tuning is truncated to its leading directions. Which test accuracy (%) is left?",
+        "directions that are left",
+        (50, 100),
+        lambda outcome: {r: of["accuracy"] for r, of in outcome["cut"].items() if r != "0"},
+    ),
+}
 CONTENTS = {  # part of the book -> path patterns of its pages, each of which is listed once
     "To play with": ("figures/playground.md", "figures/smollm2/explorer.md"),
     "Lessons": ("notebooks/README.md", "notebooks/*.ipynb", "notebooks/SYMBOLS.md", "notebooks/*.md"),
@@ -110,13 +139,14 @@ def write_sources(folder):
                     with_slider(output.get("data", {}), alt)
             text = json.dumps(notebook)
         else:
-            text = with_links(page, text, folder)
+            text = with_curve(page, with_links(page, text, folder))
         (folder / page).parent.mkdir(parents=True, exist_ok=True)
         (folder / page).write_text(text, "utf-8")
     (folder / "icon.svg").write_text(ICON, "utf-8")
     shutil.copy(Path(__file__).parent / "book_conf.py", folder / "conf.py")
     (folder / "static").mkdir()
-    shutil.copy(Path(__file__).parent / "book.css", folder / "static")
+    for name in ("book.css", "guesses.js", "curves.js"):
+        shutil.copy(Path(__file__).parent / name, folder / "static")
     return pages
 
 
@@ -173,6 +203,19 @@ def with_links(page, text, folder):
         return f"{sign}[{words}]({os.path.relpath(name, where or '.')}{hash}{anchor})"
 
     return re.sub(r'<a id="(\w+)"></a>\n', r"(\1)=\n", LINK.sub(leading, text))
+
+
+def with_curve(page, text):
+    """Insert "Draw your guess" (see curves.js) before the results of an experiment's page."""
+    name = Path(page).stem
+    if name not in CURVES or page != f"figures/{name}.md":
+        return text
+    question, axis, range_, values_of = CURVES[name]
+    values = values_of(read_json(ROOT / "figures" / "minilm" / f"{name}.json"))
+    mean, low, high = zip(*(interval(row) for row in values.values()))
+    data = {"x": list(map(str, values)), "mean": mean, "low": low, "high": high, "range": range_, "unit": "points"}
+    curve = CURVE.format(data=html.escape(json.dumps(data)), axis=axis, question=question)
+    return text.replace("\n## On MiniLM", curve + "## On MiniLM", 1)
 
 
 def with_slider(data, alt):

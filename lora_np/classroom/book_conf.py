@@ -18,6 +18,7 @@ html_context = {"default_mode": "auto"}  # light or dark, as in the reader's sys
 html_favicon = "icon.svg"
 html_static_path = ["static"]
 html_css_files = ["book.css"]
+html_js_files = [(script, {"defer": "defer"}) for script in ("guesses.js", "curves.js")]
 html_theme_options = {"navbar_persistent": []}  # no second search field above the sidebar's
 html_extra_path = ["extra"]
 html_show_sphinx = False

@@ -4,6 +4,7 @@ import base64
 import io
 import logging
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class NotInstalled(Exception):
 
 
 def setup(threads=1):
-    """Prepare a notebook: set the style of figures and printed numbers, and the number of BLAS threads.
+    """Prepare a notebook: set the style of figures and printed numbers and the number of BLAS threads; ask for guesses.
 
     The matrices of the small base model are too small to benefit from several threads, and timings are more
     reproducible with one thread.
@@ -42,6 +43,9 @@ def setup(threads=1):
         matplotlib.use("Agg")
     else:
         shell.run_line_magic("matplotlib", "inline")  # even if MPLBACKEND is set
+        from IPython.display import Javascript, display
+
+        display(Javascript(filename=str(Path(__file__).with_name("guesses.js"))))
     plt.rcParams.update({**STYLE, "figure.dpi": 100, "font.size": FONT_SIZE, "axes.titlesize": FONT_SIZE + 1})
     np.set_printoptions(precision=3, suppress=True, linewidth=110)
     allowed = max((pool["num_threads"] for pool in threadpool_info()), default=threads)  # such as OMP_NUM_THREADS

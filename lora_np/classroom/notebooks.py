@@ -19,6 +19,7 @@ METADATA = {  # of every notebook
 }
 FOLDED = {"hide-input": "source_hidden", "hide-output": "outputs_hidden"}  # tag -> JupyterLab's setting
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a slider, which needs a running kernel
+SCRIPT = "application/javascript"  # of `lesson.setup`
 ANSWER = "The answer:\n"
 REMEDIES = {  # suffix of a file that is not a notebook -> what is wrong, and what to do
     ".py": "is a Python file, without the cells that grading needs; ask the student for the notebook (.ipynb)",
@@ -111,7 +112,7 @@ def with_this_package():
 
 
 def stored(notebook):
-    """Prepare a notebook for storage: hide tagged inputs and outputs; drop sliders and machine-dependent metadata."""
+    """Prepare a notebook for storage: hide tagged inputs and outputs; drop widgets, scripts and varying metadata."""
     from nbformat.v4 import new_output
 
     for cell in notebook.cells:
@@ -120,7 +121,7 @@ def stored(notebook):
         if cell.cell_type == "code":
             if "hide-output" in tags(cell) and cell.outputs:  # JupyterLab shows the first line of folded outputs
                 cell.outputs.insert(0, new_output("stream", name="stdout", text=ANSWER))
-            cell.outputs = merged_streams(cell.outputs)
+            cell.outputs = merged_streams(o for o in cell.outputs if SCRIPT not in o.get("data", {}))
             for output in cell.outputs:
                 output.get("metadata", {}).clear()
                 output.get("data", {}).pop(WIDGET, None)

@@ -7,7 +7,10 @@ each name its own weight. **What may be added up?** You may add updates, but nei
 """
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
-NEEDS = "lesson 11 (`notebooks/11_adapters_as_parts.ipynb`), exercise 7 of [set 02](02_rank_and_svd.ipynb), a pencil"
+NEEDS = (
+    "lesson 11 with its optional sections (`notebooks/11_adapters_as_parts.ipynb`), exercise 7 of [set "
+    "02](02_rank_and_svd.ipynb), a pencil"
+)
 TIME = "two and a half hours in two sessions: a warm-up, the nucleus, four tasks with adapters, and a hard one"
 EXERCISES = ("next_probabilities", "nucleus", "rows_forward", "mix", "best_weight", "update_cosine", "compress")
 QUESTION = """In words: five customers.

@@ -5,7 +5,10 @@ weights; codes may have any integer dtype. No exercise needs a loop over weights
 """
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
-NEEDS = "lesson 12 (`notebooks/12_quantised_and_pruned.ipynb`), [exercise set 07](07_lora_layer.ipynb), a pencil"
+NEEDS = (
+    "lesson 12 with its optional sections (`notebooks/12_quantised_and_pruned.ipynb`), [exercise set "
+    "07](07_lora_layer.ipynb), a pencil"
+)
 TIME = "two hours in two sessions: a warm-up, quantising to four bits and back, pruning, and LoRA on a compressed base"
 EXERCISES = (
     "int8_quantise",

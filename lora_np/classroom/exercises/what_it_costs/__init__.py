@@ -9,7 +9,7 @@ arrays with their shapes, one per line.
 """
 
 __all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
-NEEDS = "lesson 10 (`notebooks/10_what_it_costs.ipynb`), paper and a pencil"
+NEEDS = "lesson 10 with its optional sections (`notebooks/10_what_it_costs.ipynb`), paper and a pencil"
 TIME = "two hours in two sessions: a ten-minute warm-up, four counts, a chain, and five runs to identify"
 EXERCISES = ("adapter_parameters", "layer_flops", "merging_pays_from", "training_bytes", "kept_inputs", "chain_flops")
 QUESTION = """In words: five runs without names.
