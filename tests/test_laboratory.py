@@ -662,8 +662,8 @@ def test_the_gallery_is_a_table_with_a_page_for_each_experiment(tmp_path):
         f"Verdict: {compared}: +0 ranks",
     ]
     expected += ["<details><summary>Design and numbers", f"\n{compared}; margin: 0.5 ranks.", f"| **{compared}** |"]
-    expected += ["    python -m …\n\n</details>", "1.4 core-hours"]
-    expected += ["2 seeds; lora_np 1, NumPy 2, Python 3; M.", "[Numbers](planted_rank.json)\n"]
+    expected += ["    python -m …\n\n</details>"]
+    expected += ["2 seeds; lora_np 1, NumPy 2, Python 3; M.", "1.4 core-hours", "[Numbers](planted_rank.json)\n"]
     places = [page.find(part) for part in expected]
     assert places == sorted(places) and places[0] == 0 < min(places[1:]), expected
     assert gallery_of(tmp_path) == text
