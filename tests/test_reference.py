@@ -233,7 +233,7 @@ def test_a_mistake_leaves_the_plain_program_as_it_is():
     assert not off("gelu", made("gelu", {}))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_every_known_mistake_shows_and_is_named():
     """Also if it is another program's, which rounds differently. Most are named alone, and those that are not are the
     same for that case."""
@@ -599,7 +599,12 @@ LAYER = "layer(h, f'{attn}"
 @pytest.mark.parametrize(
     "function, change, tensor",
     [
-        ("rms_norm_backward", "rms_norm_backward, `d = grad_y * weight`: d lacks ", "grad.blocks.1.mlp.residual"),
+        pytest.param(
+            "rms_norm_backward",
+            "rms_norm_backward, `d = grad_y * weight`: d lacks ",
+            "grad.blocks.1.mlp.residual",
+            marks=pytest.mark.nightly,
+        ),
         ("attention_forward", f"v = {LAYER}.v_proj', settings, t, acts)`: v has x in ", "blocks.0.attn.v_proj"),
         ("merged", "params[f'{name}.weight'] has the wrong sign", "merged.blocks.0.attn.k_proj.weight"),
     ],
