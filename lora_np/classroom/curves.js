@@ -92,5 +92,6 @@ for (const box of document.querySelectorAll(".draw-your-guess")) {
   for (const hidden of rest) hidden.hidden = true;
   box.append(svg, show, skip, verdict);
   draw();
-  if (location.hash) reveal(); // a link to a section that would be hidden
+  addEventListener("hashchange", () => show.hidden || reveal()); // a link to a section that is hidden
+  if (location.hash) reveal();
 }
