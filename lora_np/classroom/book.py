@@ -213,7 +213,7 @@ def with_curve(page, text):
     question, axis, range_, values_of = CURVES[name]
     values = values_of(read_json(ROOT / "figures" / "minilm" / f"{name}.json"))
     mean, low, high = zip(*(interval(row) for row in values.values()))
-    data = {"x": list(map(str, values)), "mean": mean, "low": low, "high": high, "range": range_, "unit": "points"}
+    data = {"x": list(map(str, values)), "mean": mean, "low": low, "high": high, "range": range_}
     curve = CURVE.format(data=html.escape(json.dumps(data)), axis=axis, question=question)
     return text.replace("\n## On MiniLM", curve + "## On MiniLM", 1)
 

@@ -1,8 +1,8 @@
 // "Draw your guess" on the book's pages of experiments: the reader draws a curve, and then sees the measured one. What
 // follows on the page stays hidden until then. `book.py` writes the data: x (labels), mean, low and high (of the 95 %
-// intervals), range (of the y axis) and unit.
+// intervals, in %) and range (of the y axis).
 for (const box of document.querySelectorAll(".draw-your-guess")) {
-  const { x, mean, low, high, range, unit } = JSON.parse(box.dataset.curve);
+  const { x, mean, low, high, range } = JSON.parse(box.dataset.curve);
   const [width, height, left, bottom, top] = [480, 300, 45, 50, 15];
   const [smallest, largest] = range;
   const rest = [];
@@ -67,13 +67,13 @@ for (const box of document.querySelectorAll(".draw-your-guess")) {
   const reveal = () => {
     for (const hidden of rest) hidden.hidden = false;
     show.hidden = skip.hidden = true;
-    const look = { stroke: "#d55e00", "stroke-width": 3, fill: "none", class: "measured" };
+    const look = { stroke: "#d55e00", "stroke-width": 3, fill: "none" };
     svg.append(node("path", { ...look, d: line(mean) }));
     mean.forEach((_, i) => svg.append(node("path", { ...look, d: `M${across(i)} ${up(low[i])}V${up(high[i])}` })));
     if (touched.size < x.length) return;
     const off = guess.map((value, i) => Math.abs(value - mean[i]));
     const worst = off.indexOf(Math.max(...off));
-    verdict.textContent = `Your guess is ${(off.reduce((a, b) => a + b) / off.length).toFixed(1)} ${unit} off on average, `
+    verdict.textContent = `Your guess is ${(off.reduce((a, b) => a + b) / off.length).toFixed(1)} points off on average, `
       + `and most at ${x[worst]}: you guessed ${guess[worst].toFixed(1)}; ${mean[worst].toFixed(1)} was measured (orange, `
       + "with 95 % intervals).";
   };
