@@ -11,30 +11,11 @@ import numpy as np
 from ... import ops
 from ...adapters import KINDS, AdapterConfig, dora, scaling
 from ...ops.low_rank import thin
+from ..plain.calls import OPERATIONS
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, mask, uniform, whole
 
 # ---------------------------------------------------------------- what the package computes
-
-
-# operation -> (names of the recorded output and cached values, names of the gradients)
-OPERATIONS = {
-    "linear": ("y", "x weight bias"),
-    "layer_norm": ("inv_std x_hat y", "bias weight x"),
-    "rms_norm": ("inv_rms x_hat y", "weight x"),
-    "gelu": ("y slope", "x"),
-    "gelu_erf": ("y slope", "x"),
-    "mean_pool": ("y", "x"),
-    "swiglu": ("y", "up gate"),
-    "softmax": ("probs", "x"),
-    "attention": ("probs context", "v probs scores q k"),
-    "rope": ("y", "x"),
-    "embedding": ("y", "weight"),
-    "cross_entropy": ("loss", "logits"),
-    "linear_cross_entropy": ("loss", "weight x"),
-    "token_log_probs": ("log_probs", "weight x"),
-    "dropout": ("y", "x"),
-}
 
 
 def operation(kind, settings, t):
@@ -53,7 +34,7 @@ def operation(kind, settings, t):
 
 def attention(settings, t):
     scores = ops.attention_scores(t["q"], t["k"], settings["n_heads"], positions=t.get("positions"))
-    return {"scores": scores, **operation("attention", settings, t)}  # the package infers K from the width of k
+    return operation("attention", settings, t) | {"scores": scores}  # the package infers K from the width of k
 
 
 def encoder_attention(settings, t):
