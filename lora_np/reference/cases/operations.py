@@ -119,13 +119,15 @@ def case_of_x(kind, output, id, x, *about):
 gelu_case, softmax_case = partial(case_of_x, "gelu", "y"), partial(case_of_x, "softmax", "probs")
 
 
-def attention_case(id, Tq, Tk, *about, scale=1.0, positions=None, H=3, D=4):
-    bits, C = bits_of(id), H * D
-    inputs = bells(bits, {"q": (2, Tq, C), "k": (2, Tk, C), "v": (2, Tk, C)})
+def attention_case(id, Tq, Tk, *about, scale=1.0, positions=None, H=3, K=None, D=4, tier=1):
+    """A case of attention; with K, each of the K key heads has several query heads."""
+    bits, C, C_keys = bits_of(id), H * D, (K or H) * D
+    inputs = bells(bits, {"q": (2, Tq, C), "k": (2, Tk, C_keys), "v": (2, Tk, C_keys)})
     inputs["q"] = as_float32(scale * inputs["q"])
     inputs |= {} if positions is None else {"positions": np.array(positions)}
     inputs["grad.context"] = bell(bits, (2, Tq, C))
-    return operation_case("attention", id, {"n_heads": H}, inputs, *about)
+    kind, settings = ("grouped_attention", {"n_heads": H, "n_kv_heads": K}) if K else ("attention", {"n_heads": H})
+    return operation_case(kind, id, settings, inputs, *about, tier=tier)
 
 
 def cross_entropy_case(id, logits, targets, *about, grad_loss=1.0, ignore_index=-100):
