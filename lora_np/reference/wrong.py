@@ -17,7 +17,7 @@ import numpy as np
 from .cases.case import ReferenceCase
 from .mistakes import MISTAKES
 from .mutants import CHANGES, mutants
-from .plain import PLAIN, cases, files, model, operations, training
+from .plain import PLAIN, calls, cases, files, model, operations, training
 from .port_slips import PORTS, arithmetic_of_ports, layouts, readings
 from .slips import axes, brackets, slices, slips
 
@@ -47,7 +47,7 @@ def changed_programs(sources):
 
     The sources may refer to this module as `wrong`.
     """
-    copies = SimpleNamespace()
+    copies = SimpleNamespace(calls=calls)
 
     def import_(name, *more):
         """Import a copy in place of a module of the plain program."""

@@ -1,7 +1,5 @@
 """Tier 4, second half: llama.cpp's block formats, QA-LoRA (mergeable into these blocks), and byte layouts of files."""
 
-import struct
-
 import numpy as np
 
 from ...adapters import AdapterConfig, linear_layers, qalora
@@ -11,6 +9,7 @@ from ...formats.gguf import read_gguf
 from ...formats.model import model_from_gguf
 from ...formats.names import gguf_rows, layer_names
 from ...formats.to_gguf import encoded, save_gguf_adapter
+from ..plain.files import gguf_write
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, mask, uniform
 from .files import from_files, to_files
@@ -137,37 +136,13 @@ def gguf_case(id, *about):
         "llama.attention.layer_norm_rms_epsilon": sizes["rms_norm_eps"],
         "llama.rope.freq_base": sizes["rope_theta"],
     }
-    file = np.frombuffer(gguf_bytes(fields, dict(sorted(tensors.items()))), np.uint8)
+    stored = {}
+    for name, weight in sorted(tensors.items()):
+        in_blocks = isinstance(weight, BlockWeight)
+        form, array = (weight.format, weight.blocks) if in_blocks else (f"f{8 * weight.itemsize}", weight)
+        stored[name] = form, weight.shape, array
+    file = gguf_write(fields, stored, fields["general.alignment"])
     return ReferenceCase(id, 4, "gguf_read", {}, {MODEL: file}, gguf_read, *about, ("exact",))
-
-
-def gguf_bytes(fields, tensors):
-    """Build the contents of a GGUF file without the package `gguf`, so that creating the cases does not require it."""
-
-    def text(string):
-        return struct.pack("<Q", len(string.encode())) + string.encode()
-
-    def value(field):
-        if isinstance(field, (list, np.ndarray)):
-            items = b"".join(map(text, field)) if isinstance(field, list) else field.tobytes()
-            return struct.pack("<IIQ", 9, 8 if isinstance(field, list) else 6, len(field)) + items
-        kind, form = {bool: (7, "?"), int: (4, "I"), float: (6, "f")}.get(type(field), (8, None))
-        return struct.pack("<I", kind) + (text(field) if form is None else struct.pack(f"<{form}", field))
-
-    types, data = {"q4_0": 2, "q4_1": 3, "q8_0": 8, np.dtype("f4"): 0, np.dtype("f2"): 1}, b""
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(fields))
-    head += b"".join(text(name) + value(field) for name, field in fields.items())
-    for name, weight in tensors.items():
-        is_block, shape = isinstance(weight, BlockWeight), weight.shape[::-1]
-        kind = types[weight.format if is_block else weight.dtype]
-        head += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, len(data))
-        data += filled((weight.blocks if is_block else weight).tobytes(), fields["general.alignment"])
-    return filled(head, fields["general.alignment"]) + data
-
-
-def filled(data, alignment):
-    """Pad with zeros to a multiple of the alignment."""
-    return data + bytes(-len(data) % alignment)
 
 
 def gguf_adapter_case(id, *about):

@@ -9,7 +9,7 @@ import numpy as np
 
 from .draws import as_float32, bell, bits_of
 from .model import generation_case, model_case
-from .operations import EDGE, bells, norm_case, operation_case
+from .operations import EDGE, attention_case, bells, norm_case, operation_case
 from .training import run_case
 
 SIZES = {"vocab_size": 11, "n_positions": 7, "d_model": 8, "n_layers": 2, "n_heads": 3, "n_kv_heads": 1}
@@ -19,6 +19,7 @@ ALL = tuple(f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down"
 
 llama_case = partial(operation_case, tier=4)
 rms_norm_case = partial(norm_case, "rms_norm", tier=4)
+grouped_case = partial(attention_case, tier=4)
 
 
 def rope_case(id, D, theta, positions, *about):
@@ -32,12 +33,6 @@ def swiglu_case(id, gate, *about):
     bits, gate = bits_of(id), as_float32(gate)
     inputs = {"gate": gate, "up": bell(bits, gate.shape), "grad.y": bell(bits, gate.shape)}
     return llama_case("swiglu", id, {}, inputs, *about)
-
-
-def grouped_case(id, Tq, H, K, D, *about):
-    bits = bits_of(id)
-    inputs = bells(bits, {"q": (2, Tq, H * D), "k": (2, 5, K * D), "v": (2, 5, K * D), "grad.context": (2, Tq, H * D)})
-    return llama_case("grouped_attention", id, {"n_heads": H, "n_kv_heads": K}, inputs, *about)
 
 
 def head_case(id, targets, *about, **settings):
@@ -71,10 +66,10 @@ def llama_cases():
                   "angles in float32, which loses three digits; θ written into the code"),
         swiglu_case("swiglu", bell(bits_of("swiglu, gate"), (3, 7), 2.0), "y = a σ(a) ⊙ u", "gate and up exchanged"),
         swiglu_case("swiglu-far", [-1e4, -100.0, -20.0, 0.0, 20.0, 100.0, 1e4], "gates far out", "exp overflows", EDGE),
-        grouped_case("attention-grouped", 5, 6, 2, 4, "six query heads, two key heads: three queries to a key",
-                     "query head h reads key head h mod K; dk not summed over its query heads"),
-        grouped_case("attention-one-key", 3, 4, 1, 6, "four query heads, one key head; three queries, the last ones",
-                     "keys of H heads expected"),
+        grouped_case("attention-grouped", 5, 5, "six query heads, two key heads: three queries to a key",
+                     "query head h reads key head h mod K; dk not summed over its query heads", H=6, K=2, D=4),
+        grouped_case("attention-one-key", 3, 5, "four query heads, one key head; three queries, the last ones",
+                     "keys of H heads expected", H=4, K=1, D=6),
         head_case("head-loss", [[4, -100, 0], [6, 2, 1]], "the head and the loss in chunks of 3 rows",
                   "the mean of the chunks' means", chunk=3),
         head_case("head-loss-upstream", [[4, 1, -100], [6, -100, 3]], "chunks of 1 row, and a gradient from above",

@@ -11,30 +11,11 @@ import numpy as np
 from ... import ops
 from ...adapters import KINDS, AdapterConfig, dora, scaling
 from ...ops.low_rank import thin
+from ..plain.calls import OPERATIONS
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, mask, uniform, whole
 
 # ---------------------------------------------------------------- what the package computes
-
-
-# operation -> (names of the recorded output and cached values, names of the gradients)
-OPERATIONS = {
-    "linear": ("y", "x weight bias"),
-    "layer_norm": ("inv_std x_hat y", "bias weight x"),
-    "rms_norm": ("inv_rms x_hat y", "weight x"),
-    "gelu": ("y slope", "x"),
-    "gelu_erf": ("y slope", "x"),
-    "mean_pool": ("y", "x"),
-    "swiglu": ("y", "up gate"),
-    "softmax": ("probs", "x"),
-    "attention": ("probs context", "v probs scores q k"),
-    "rope": ("y", "x"),
-    "embedding": ("y", "weight"),
-    "cross_entropy": ("loss", "logits"),
-    "linear_cross_entropy": ("loss", "weight x"),
-    "token_log_probs": ("log_probs", "weight x"),
-    "dropout": ("y", "x"),
-}
 
 
 def operation(kind, settings, t):
@@ -53,7 +34,7 @@ def operation(kind, settings, t):
 
 def attention(settings, t):
     scores = ops.attention_scores(t["q"], t["k"], settings["n_heads"], positions=t.get("positions"))
-    return {"scores": scores, **operation("attention", settings, t)}  # the package infers K from the width of k
+    return operation("attention", settings, t) | {"scores": scores}  # the package infers K from the width of k
 
 
 def encoder_attention(settings, t):
@@ -138,13 +119,15 @@ def case_of_x(kind, output, id, x, *about):
 gelu_case, softmax_case = partial(case_of_x, "gelu", "y"), partial(case_of_x, "softmax", "probs")
 
 
-def attention_case(id, Tq, Tk, *about, scale=1.0, positions=None, H=3, D=4):
-    bits, C = bits_of(id), H * D
-    inputs = bells(bits, {"q": (2, Tq, C), "k": (2, Tk, C), "v": (2, Tk, C)})
+def attention_case(id, Tq, Tk, *about, scale=1.0, positions=None, H=3, K=None, D=4, tier=1):
+    """A case of attention; with K, each of the K key heads has several query heads."""
+    bits, C, C_keys = bits_of(id), H * D, (K or H) * D
+    inputs = bells(bits, {"q": (2, Tq, C), "k": (2, Tk, C_keys), "v": (2, Tk, C_keys)})
     inputs["q"] = as_float32(scale * inputs["q"])
     inputs |= {} if positions is None else {"positions": np.array(positions)}
     inputs["grad.context"] = bell(bits, (2, Tq, C))
-    return operation_case("attention", id, {"n_heads": H}, inputs, *about)
+    kind, settings = ("grouped_attention", {"n_heads": H, "n_kv_heads": K}) if K else ("attention", {"n_heads": H})
+    return operation_case(kind, id, settings, inputs, *about, tier=tier)
 
 
 def cross_entropy_case(id, logits, targets, *about, grad_loss=1.0, ignore_index=-100):

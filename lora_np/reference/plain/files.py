@@ -269,12 +269,42 @@ def gguf_read(settings, t):
 
 
 def gguf_text(text):
-    return struct.pack("<Q", len(text)) + text.encode()
+    return struct.pack("<Q", len(text.encode())) + text.encode()
+
+
+def gguf_value(value):
+    """A field's type and its value; a list has texts, and an array has float32 numbers."""
+    if isinstance(value, str):
+        return struct.pack("<I", 8) + gguf_text(value)
+    if isinstance(value, list):
+        return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(gguf_text, value))
+    if isinstance(value, np.ndarray):
+        return struct.pack("<IIQ", 9, 6, len(value)) + value.tobytes()
+    kind = {bool: 7, int: 4, float: 6}[type(value)]
+    return struct.pack(f"<I{NUMBERS[kind]}", kind, value)
+
+
+def gguf_write(fields, tensors, alignment):
+    """The bytes of a GGUF file; `tensors` is a dict, name -> (type, shape, numbers or blocks)."""
+    file, data = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(fields)), b""
+    for key, value in fields.items():
+        file = file + gguf_text(key) + gguf_value(value)
+    kinds = {form: kind for kind, form in TYPES.items()}
+    for name, (form, shape, array) in tensors.items():
+        sizes = shape[::-1]
+        about = struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, kinds[form], len(data))
+        file = file + gguf_text(name) + about
+        data = data + filled(array.tobytes(), alignment)
+    return np.frombuffer(filled(file, alignment) + data, np.uint8)
+
+
+def filled(data, alignment):
+    return data + b"\0" * (-len(data) % alignment)
 
 
 def gguf_adapter(settings, t):
     sizes, adapter = settings["model"], settings["adapter"]
-    alphas, arrays = {}, {}
+    alphas, tensors = {}, {}
     for layer, of in adapter["layers"].items():
         alphas[layer] = op.scale(of["r"], of["alpha"], adapter["rslora"]) * of["r"]
     layers = [
@@ -287,20 +317,8 @@ def gguf_adapter(settings, t):
         B = t[f"{layer}.lora_B"] * (alphas[layer] / alpha)
         if is_rotated(f"{layer}."):
             B = gguf_order(B, sizes["head_size"])
-        arrays[f"{theirs}.weight.lora_a"] = t[f"{layer}.lora_A"].astype("<f4")
-        arrays[f"{theirs}.weight.lora_b"] = B.astype("<f4")
+        for leaf, array in (("lora_a", t[f"{layer}.lora_A"]), ("lora_b", B)):
+            tensors[f"{theirs}.weight.{leaf}"] = "f32", array.shape, array.astype("<f4")
     fields = {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}
-    file = b"GGUF" + struct.pack("<IQQ", 3, len(arrays), len(fields) + 1)
-    for key, value in fields.items():
-        file = file + gguf_text(key) + struct.pack("<I", 8) + gguf_text(value)
-    file = file + gguf_text("adapter.lora.alpha") + struct.pack("<If", 6, alpha)
-    data = b""
-    for name, array in arrays.items():
-        shape = array.shape[::-1]
-        file = file + gguf_text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, len(data))
-        data = data + filled(array.tobytes())
-    return {"adapter.gguf": np.frombuffer(filled(file) + data, np.uint8)}
-
-
-def filled(data):
-    return data + b"\0" * (-len(data) % 32)
+    fields["adapter.lora.alpha"] = alpha
+    return {"adapter.gguf": gguf_write(fields, tensors, 32)}

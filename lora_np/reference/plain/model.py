@@ -6,6 +6,7 @@ Arrays that only this program needs have names that start with `saved.`.
 
 import numpy as np
 
+from . import calls
 from . import operations as op
 
 
@@ -18,77 +19,54 @@ def norm_name(place, settings):
     return place if "rope_theta" in settings["model"] or is_encoder(settings) else place.replace("norm", "ln")
 
 
+def apply(operation, name, values, acts):
+    """Compute an activation with an operation, and save what the backward pass reads."""
+    outputs = calls.forward(op, operation, values)
+    acts[f"saved.{name}"] = operation, values | outputs
+    acts[name] = outputs["y"]
+    return acts[name]
+
+
+def apply_backward(grad, name, acts, grads):
+    """The gradients of the operands of an activation's operation, by name."""
+    operation, values = acts[f"saved.{name}"]
+    of_operands = calls.backward(op, operation, values | {"grad_y": grad})
+    grads[name] = grad
+    grads |= {f"{name}.{operand}": of_operand for operand, of_operand in of_operands.items()}
+    return of_operands
+
+
 def norm(x, place, settings, t, acts, of_encoder=None):
     """Apply a norm. If `of_encoder` is True, a decoder returns x unchanged; if it is False, an encoder does."""
     if of_encoder not in (None, is_encoder(settings)):
         return x
-    sizes, name = settings["model"], norm_name(place, settings)
-    if "rope_theta" in sizes:
-        y, *saved = op.rms_norm(x, t[f"{name}.weight"], sizes["rms_norm_eps"])
-    else:
-        y, *saved = op.layer_norm(x, t[f"{name}.weight"], t[f"{name}.bias"], sizes["layer_norm_eps"])
-    acts[f"saved.{name}"] = x, t[f"{name}.weight"], *saved
-    acts[name] = y
+    operation = "rms_norm" if "rope_theta" in settings["model"] else "layer_norm"
+    name, eps = norm_name(place, settings), settings["model"][f"{operation}_eps"]
+    y = apply(operation, name, {"x": x, "eps": eps} | calls.under(f"{name}.", t), acts)
     return y
 
 
 def norm_backward(grad_y, place, settings, acts, grads, of_encoder=None):
     if of_encoder not in (None, is_encoder(settings)):
         return grad_y
-    name = norm_name(place, settings)
-    grads[name] = grad_y
-    if "rope_theta" in settings["model"]:
-        grad_x, grads[f"{name}.weight"] = op.rms_norm_backward(grad_y, *acts[f"saved.{name}"])
-    else:
-        backward = op.layer_norm_backward(grad_y, *acts[f"saved.{name}"])
-        grad_x, grads[f"{name}.weight"], grads[f"{name}.bias"] = backward
-    return grad_x
+    return apply_backward(grad_y, norm_name(place, settings), acts, grads)["x"]
 
 
 def arrays_of(name, settings, t):
-    """A layer's weight and bias; if it is adapted, also A, B, m (for DoRA), s, and the mask of the adapter's input."""
-    weight, bias = t[f"{name}.weight"], t.get(f"{name}.bias")
-    adapter = settings["adapter"]
+    """The operation of a linear layer, and its arrays by name; if it is adapted, also s, m (for DoRA) and the mask."""
+    arrays, adapter = calls.under(f"{name}.", t), settings["adapter"]
     if adapter is None or name not in adapter["layers"]:
-        return weight, bias, None
+        return "linear", arrays
     of = adapter["layers"][name]
-    arrays = [t[f"{name}.lora_A"], t[f"{name}.lora_B"]]
-    if adapter["kind"] == "dora":
-        arrays.append(t[f"{name}.lora_magnitude_vector"])
     s = op.scale(of["r"], of["alpha"], adapter["rslora"])
-    return weight, bias, [*arrays, s, t.get(f"mask.{name}.adapter")]
+    m, mask = arrays.get("lora_magnitude_vector"), t.get(f"mask.{name}.adapter")
+    return adapter["kind"], arrays | {"s": s, "m": m, "mask": mask}
 
 
 def layer(x, name, settings, t, acts):
     """A linear layer, adapted or not."""
-    weight, bias, adapted = arrays_of(name, settings, t)
-    if adapted is None:
-        y, saved = op.linear(x, weight, bias), []
-    elif settings["adapter"]["kind"] == "dora":
-        y, _, *saved = op.dora(x, weight, bias, *adapted)
-        saved.append(y)
-    else:
-        y, *saved = op.lora(x, weight, bias, *adapted)
-    acts[f"saved.{name}"] = x, saved
-    acts[name] = y
-    return y
-
-
-def layer_backward(grad_y, name, settings, t, acts, grads):
-    grads[name] = grad_y
-    weight, bias, adapted = arrays_of(name, settings, t)
-    x, saved = acts[f"saved.{name}"]
-    if adapted is None:
-        grad_x, grad_weight, grad_bias = op.linear_backward(grad_y, x, weight)
-    elif settings["adapter"]["kind"] == "dora":
-        back = op.dora_backward(grad_y, x, weight, *adapted, *saved, False)
-        grad_x, grad_weight, grad_bias, grad_m, grad_B, grad_A = back
-        grads |= {f"{name}.lora_magnitude_vector": grad_m, f"{name}.lora_B": grad_B, f"{name}.lora_A": grad_A}
-    else:
-        grad_x, grad_weight, grad_bias, grad_B, grad_A = op.lora_backward(grad_y, x, weight, *adapted, *saved)
-        grads |= {f"{name}.lora_B": grad_B, f"{name}.lora_A": grad_A}
-    grads |= {f"{name}.weight": grad_weight, f"{name}.bias": grad_bias}
-    return grad_x
+    operation, arrays = arrays_of(name, settings, t)
+    return apply(operation, name, {"x": x} | arrays, acts)
 
 
 def take(x, at):
@@ -127,7 +105,7 @@ def attention_forward(x, block, at, start, settings, t, past, acts):
         k = np.concatenate([past[f"saved.{attn}"][1], k], axis=1)
         v = np.concatenate([past[f"saved.{attn}"][2], v], axis=1)
     last = t["lengths"][:, None] - 1 if is_encoder(settings) else at
-    context, probs, scores = op.attention(q, k, v, sizes["n_heads"], last)
+    scores, probs, context = op.attention(q, k, v, sizes["n_heads"], last)
     acts |= {f"{attn}.scores": scores, f"{attn}.probs": probs, f"{attn}.context": context}
     acts[f"saved.{attn}"] = q, k, v, probs
     branch = op.dropout(layer(context, f"{attn}.o_proj", settings, t, acts), t.get(f"mask.{attn}"))
@@ -140,19 +118,19 @@ def attention_backward(grad_x, block, at, T, settings, t, acts, grads):
     grad_x = norm_backward(grad_x, f"{block}.norm1", settings, acts, grads, True)
     grads[f"{attn}.residual"] = grad_x
     grad_branch = op.dropout_backward(grad_x, t.get(f"mask.{attn}"))
-    grad_context = layer_backward(grad_branch, f"{attn}.o_proj", settings, t, acts, grads)
+    grad_context = apply_backward(grad_branch, f"{attn}.o_proj", acts, grads)["x"]
     of_attention = op.attention_backward(grad_context, *acts[f"saved.{attn}"], sizes["n_heads"])
     grad_v, grad_probs, grad_scores, grad_q, grad_k = of_attention
     grads |= {f"{attn}.context": grad_context, f"{attn}.probs": grad_probs, f"{attn}.scores": grad_scores}
     if turns(block, sizes):
-        grad_q = turned_backward(grad_q, f"{attn}.q_rotated", acts, grads)
-        grad_k = turned_backward(grad_k, f"{attn}.k_rotated", acts, grads)
+        grad_q = apply_backward(grad_q, f"{attn}.q_rotated", acts, grads)["x"]
+        grad_k = apply_backward(grad_k, f"{attn}.k_rotated", acts, grads)["x"]
     if "head_norm" in sizes:
         grad_q = head_norm_backward(grad_q, f"{attn}.q_norm", acts, grads)
         grad_k = head_norm_backward(grad_k, f"{attn}.k_norm", acts, grads)
-    through_q = layer_backward(grad_q, f"{attn}.q_proj", settings, t, acts, grads)
-    through_k = layer_backward(grad_k, f"{attn}.k_proj", settings, t, acts, grads)
-    through_v = layer_backward(grad_v, f"{attn}.v_proj", settings, t, acts, grads)
+    through_q = apply_backward(grad_q, f"{attn}.q_proj", acts, grads)["x"]
+    through_k = apply_backward(grad_k, f"{attn}.k_proj", acts, grads)["x"]
+    through_v = apply_backward(grad_v, f"{attn}.v_proj", acts, grads)["x"]
     grad_h = take_backward(through_q, at, T) + through_k + through_v
     return take_backward(grad_x, at, T) + norm_backward(grad_h, f"{block}.norm1", settings, acts, grads, False)
 
@@ -164,30 +142,22 @@ def turns(block, sizes):
 
 def head_norm(x, name, sizes, t, acts):
     heads = x.reshape(*x.shape[:2], -1, sizes["head_size"])
-    y, *saved = op.rms_norm(heads, t[f"{name}.weight"], sizes["rms_norm_eps"])
-    acts[f"saved.{name}"] = heads, t[f"{name}.weight"], *saved
-    acts[name] = y.reshape(x.shape)
+    values = {"x": heads, "weight": t[f"{name}.weight"], "eps": sizes["rms_norm_eps"]}
+    acts[name] = apply("rms_norm", name, values, acts).reshape(x.shape)
     return acts[name]
 
 
 def head_norm_backward(grad_y, name, acts, grads):
+    heads = acts[f"saved.{name}"][1]["x"]
+    grad_x = apply_backward(grad_y.reshape(heads.shape), name, acts, grads)["x"]
     grads[name] = grad_y
-    heads, *saved = acts[f"saved.{name}"]
-    grad_x, grads[f"{name}.weight"] = op.rms_norm_backward(grad_y.reshape(heads.shape), heads, *saved)
     return grad_x.reshape(grad_y.shape)
 
 
 def turned(x, name, positions, sizes, acts):
     divisors = np.array(sizes.get("rope_divisors", 1.0))
     cos, sin = op.rope_tables(positions, sizes["head_size"], sizes["rope_theta"], divisors)
-    acts[f"saved.{name}"] = cos, sin
-    acts[name] = op.rope(x, cos, sin)
-    return acts[name]
-
-
-def turned_backward(grad_y, name, acts, grads):
-    grads[name] = grad_y
-    return op.rope_backward(grad_y, *acts[f"saved.{name}"])
+    return apply("rope", name, {"x": x, "cos": cos, "sin": sin}, acts)
 
 
 def mlp_forward(x, block, settings, t, acts):
@@ -197,33 +167,29 @@ def mlp_forward(x, block, settings, t, acts):
     if "rope_theta" in sizes:
         gate = layer(h, f"{mlp}.gate_proj", settings, t, acts)
         up = layer(h, f"{mlp}.up_proj", settings, t, acts)
-        inner = acts[f"{mlp}.swiglu"] = op.swiglu(gate, up)
+        inner = apply("swiglu", f"{mlp}.swiglu", {"gate": gate, "up": up}, acts)
     else:
         up = layer(h, f"{mlp}.up_proj", settings, t, acts)
-        inner, acts[f"saved.{mlp}"] = op.gelu_erf(up) if is_encoder(settings) else op.gelu(up)
-        acts[f"{mlp}.gelu"] = inner
+        inner = apply("gelu_erf" if is_encoder(settings) else "gelu", f"{mlp}.gelu", {"x": up}, acts)
     branch = op.dropout(layer(inner, f"{mlp}.down_proj", settings, t, acts), t.get(f"mask.{mlp}"))
     x = acts[f"{mlp}.residual"] = x + branch
     return norm(x, f"{block}.norm2", settings, t, acts, True)
 
 
 def mlp_backward(grad_x, block, settings, t, acts, grads):
-    sizes, mlp = settings["model"], f"{block}.mlp"
+    mlp = f"{block}.mlp"
     grad_x = norm_backward(grad_x, f"{block}.norm2", settings, acts, grads, True)
     grads[f"{mlp}.residual"] = grad_x
     grad_branch = op.dropout_backward(grad_x, t.get(f"mask.{mlp}"))
-    grad_inner = layer_backward(grad_branch, f"{mlp}.down_proj", settings, t, acts, grads)
-    up = acts[f"{mlp}.up_proj"]
-    if "rope_theta" in sizes:
-        grads[f"{mlp}.swiglu"] = grad_inner
-        grad_gate, grad_up = op.swiglu_backward(grad_inner, acts[f"{mlp}.gate_proj"], up)
-        through_up = layer_backward(grad_up, f"{mlp}.up_proj", settings, t, acts, grads)
-        through_gate = layer_backward(grad_gate, f"{mlp}.gate_proj", settings, t, acts, grads)
+    grad_inner = apply_backward(grad_branch, f"{mlp}.down_proj", acts, grads)["x"]
+    if "rope_theta" in settings["model"]:
+        of_swiglu = apply_backward(grad_inner, f"{mlp}.swiglu", acts, grads)
+        through_up = apply_backward(of_swiglu["up"], f"{mlp}.up_proj", acts, grads)["x"]
+        through_gate = apply_backward(of_swiglu["gate"], f"{mlp}.gate_proj", acts, grads)["x"]
         grad_h = through_gate + through_up
     else:
-        grads[f"{mlp}.gelu"] = grad_inner
-        grad_up = op.gelu_backward(grad_inner, up, acts[f"saved.{mlp}"])
-        grad_h = layer_backward(grad_up, f"{mlp}.up_proj", settings, t, acts, grads)
+        grad_up = apply_backward(grad_inner, f"{mlp}.gelu", acts, grads)["x"]
+        grad_h = apply_backward(grad_up, f"{mlp}.up_proj", acts, grads)["x"]
     return grad_x + norm_backward(grad_h, f"{block}.norm2", settings, acts, grads, False)
 
 
@@ -260,7 +226,8 @@ def forward(settings, t, past=None):
         x = mlp_forward(x, f"blocks.{i}", settings, t, acts)
     x = norm(x, "norm_f", settings, t, acts, False)
     if sizes["n_classes"]:
-        x = acts["pooled"] = op.mean_pool(x, t["lengths"]) if is_encoder(settings) else x[:, 0]
+        of_tokens = {"x": x, "lengths": t["lengths"]}
+        x = acts["pooled"] = apply("mean_pool", "pooled", of_tokens, acts) if is_encoder(settings) else x[:, 0]
     acts["logits"] = op.linear(x, head_of(settings, t)[0], t.get("head.bias"))
     return acts
 
@@ -273,7 +240,7 @@ def backward(grad_logits, settings, t, acts):
     grad_x, grad_head, grads["head.bias"] = op.linear_backward(grad_logits, x, weight)
     if sizes["n_classes"]:
         grads["pooled"] = grad_x
-        grad_x = op.mean_pool_backward(grad_x, t["lengths"], T) if is_encoder(settings) else grad_x[:, None]
+        grad_x = apply_backward(grad_x, "pooled", acts, grads)["x"] if is_encoder(settings) else grad_x[:, None]
     grad_x = norm_backward(grad_x, "norm_f", settings, acts, grads, False)
     for i in reversed(range(sizes["n_layers"])):
         grad_x = mlp_backward(grad_x, f"blocks.{i}", settings, t, acts, grads)
@@ -313,10 +280,9 @@ def merged(settings, t):
     """The update of each adapted layer, and the parameters with all updates added."""
     deltas, params = {}, dict(t)
     for name in (settings["adapter"] or {"layers": ()})["layers"]:
-        weight, _, (*arrays, s, _) = arrays_of(name, settings, t)
-        of_kind = op.dora_delta if settings["adapter"]["kind"] == "dora" else op.lora_delta
-        deltas[f"{name}.weight"] = of_kind(weight, *arrays, s)
-        params[f"{name}.weight"] = weight + deltas[f"{name}.weight"]
+        kind, arrays = arrays_of(name, settings, t)
+        deltas[f"{name}.weight"] = calls.delta(op, kind, arrays)
+        params[f"{name}.weight"] = arrays["weight"] + deltas[f"{name}.weight"]
     return deltas, params
 
 

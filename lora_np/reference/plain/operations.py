@@ -43,7 +43,7 @@ def layer_norm(x, weight, bias, eps):
     inv_std = 1.0 / np.sqrt(variance + eps)
     x_hat = (x - mean) * inv_std
     y = x_hat * weight + bias
-    return y, x_hat, inv_std
+    return inv_std, x_hat, y
 
 
 def layer_norm_backward(grad_y, x, weight, x_hat, inv_std):
@@ -51,21 +51,21 @@ def layer_norm_backward(grad_y, x, weight, x_hat, inv_std):
     grad_x = (d - d.mean(axis=-1, keepdims=True) - x_hat * (d * x_hat).mean(axis=-1, keepdims=True)) * inv_std
     grad_weight = rows(grad_y * x_hat).sum(axis=0)
     grad_bias = rows(grad_y).sum(axis=0)
-    return grad_x, grad_weight, grad_bias
+    return grad_bias, grad_weight, grad_x
 
 
 def rms_norm(x, weight, eps):
     inv_rms = 1.0 / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)
     x_hat = x * inv_rms
     y = x_hat * weight
-    return y, x_hat, inv_rms
+    return inv_rms, x_hat, y
 
 
 def rms_norm_backward(grad_y, x, weight, x_hat, inv_rms):
     d = grad_y * weight
     grad_x = (d - x_hat * (d * x_hat).mean(axis=-1, keepdims=True)) * inv_rms
     grad_weight = rows(grad_y * x_hat).sum(axis=0)
-    return grad_x, grad_weight
+    return grad_weight, grad_x
 
 
 def gelu(x):
@@ -91,6 +91,10 @@ def gelu_erf(x):
     return y, slope
 
 
+def gelu_erf_backward(grad_y, x, slope):
+    return gelu_backward(grad_y, x, slope)
+
+
 def sigmoid(a):
     return 0.5 * (1.0 + np.tanh(0.5 * a))
 
@@ -104,7 +108,7 @@ def swiglu_backward(grad_y, gate, up):
     sigma = sigmoid(gate)
     grad_gate = grad_y * up * (sigma + gate * sigma * (1.0 - sigma))
     grad_up = grad_y * gate * sigma
-    return grad_gate, grad_up
+    return grad_up, grad_gate
 
 
 def softmax(x):
@@ -145,7 +149,7 @@ def attention(q, k, v, n_heads, positions):
     scores = np.where(allowed, products_of_heads, -np.inf)
     probs = softmax(scores)
     context = join_heads(probs @ values)
-    return context, probs, scores
+    return scores, probs, context
 
 
 def attention_backward(grad_context, q, k, v, probs, n_heads):
@@ -201,8 +205,8 @@ def mean_pool(x, lengths):
     return y
 
 
-def mean_pool_backward(grad_y, lengths, T):
-    grad_x = mean_pool_shares(lengths, T, grad_y.dtype) * grad_y[:, None]
+def mean_pool_backward(grad_y, x, lengths):
+    grad_x = mean_pool_shares(lengths, x.shape[1], x.dtype) * grad_y[:, None]
     return grad_x
 
 
@@ -260,11 +264,12 @@ def token_log_probs(x, weight, targets, ignore_index):
     return np.where(real, (chosen - log_sums)[..., 0], 0.0)
 
 
-def token_log_probs_backward(grad, x, weight, targets, ignore_index):
+def token_log_probs_backward(grad_log_probs, x, weight, targets, ignore_index):
     real = targets != ignore_index
     hits = np.where(real, targets, -1)[..., None] == np.arange(len(weight))
-    grad_logits = np.where(real, grad, 0.0)[..., None] * (hits - softmax(linear(x, weight, None)))
-    return linear_backward(grad_logits, x, weight)[:2]
+    grad_logits = np.where(real, grad_log_probs, 0.0)[..., None] * (hits - softmax(linear(x, weight, None)))
+    grad_x, grad_weight, _ = linear_backward(grad_logits, x, weight)
+    return grad_weight, grad_x
 
 
 def scale(r, alpha, rslora):

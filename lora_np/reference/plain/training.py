@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from . import calls
 from . import model as plain_model
 
 
@@ -69,13 +70,8 @@ def dpo(settings, t):
     return {"loss": losses.mean(), "grad.log_probs": np.stack([slope, -slope], axis=1)}
 
 
-def under(prefix, t):
-    """The arrays whose names start with a prefix, with the prefix removed."""
-    return {name.removeprefix(prefix): array for name, array in t.items() if name.startswith(prefix)}
-
-
 def adamw(settings, t):
-    outputs, states, grads = {}, start_of(under("start.", t)), under("grad.", t)
+    outputs, states, grads = {}, start_of(calls.under("start.", t)), calls.under("grad.", t)
     for step, rate in enumerate(settings["learning_rate"], 1):
         of_step = {name: g[step - 1] for name, g in grads.items()}
         states = step_of_all(states, of_step, step, rate, settings["optimiser"])
@@ -86,7 +82,7 @@ def adamw(settings, t):
 
 def accumulate(settings, t):
     shares = t["n_targets"] / t["n_targets"].sum()
-    grads = under("grad.", t)
+    grads = calls.under("grad.", t)
     means = {f"mean.grad.{name}": (shares * g.T).T.sum(axis=0) for name, g in grads.items()}
     return {"mean.loss": (shares * t["loss"]).sum()} | means
 
@@ -100,8 +96,9 @@ def train(settings, t):
         params = {name: array for name, array in t.items() if name.endswith((".weight", ".bias"))}
     states = start_of(params)
     for step in range(1, settings.get("until", about["steps"]) + 1):
-        batch = {name: array[t["order"][step - 1]] for name, array in under("batches.", t).items()}
-        masks = {f"mask.{name}": kept[step - 1] / (1.0 - about["dropout"]) for name, kept in under("kept.", t).items()}
+        batch = {name: array[t["order"][step - 1]] for name, array in calls.under("batches.", t).items()}
+        each_kept = calls.under("kept.", t)
+        masks = {f"mask.{name}": kept[step - 1] / (1.0 - about["dropout"]) for name, kept in each_kept.items()}
         now = {name: p for name, (p, _, _) in states.items()}
         acts, grads = plain_model.loss_and_gradients(settings, t | now | batch | masks)
         grads = {name: grads[name] for name in states}
