@@ -35,6 +35,8 @@ from lora_np.experiments.recipes import RECIPES, recipe
 from lora_np.experiments.runs import load_base
 from lora_np.experiments.runs.dialect import DialectRun
 from lora_np.experiments.runs.planted import PlantedRun
+from lora_np.experiments.runs.preferences import PreferenceRun
+from lora_np.experiments.runs.rewards import RewardRun
 from lora_np.experiments.store import code_alone, keep, kept_numbers, made_with, of_other_code, run_key
 from lora_np.formats import read_json, write_json
 from lora_np.tasks.pictures import new_figure
@@ -354,12 +356,14 @@ RUNS = {
     "classify": ClassifyRun(variant("adalora"), 0, 1e-3, weights="nf4", limit=8),
     "dialect": DialectRun("critics", "lora_r1", 0, 1e-3, 1, limit=300),
     "planted": PlantedRun(1, 1, 0, steps=2),
+    "preferences": PreferenceRun("lora_r1", 16, 0, 1e-3, steps=5),
+    "rewards": RewardRun("lora_r1", 0, 1e-3, steps=2),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", RUNS)
-def test_every_file_that_a_run_executes_is_in_its_digest(kind):
+def test_every_file_that_a_run_executes_is_in_its_digest(kind, monkeypatch):
     """Except for reading files. And not the commands."""
     executed = set()
 
@@ -367,6 +371,7 @@ def test_every_file_that_a_run_executes_is_in_its_digest(kind):
         if frame.f_code.co_name != "<module>":
             executed.add(Path(frame.f_code.co_filename))
 
+    monkeypatch.setattr("lora_np.experiments.runs.preferences.OTHERS", 16)
     load_base()  # reading it goes through `formats`
     sys.setprofile(note)
     try:
