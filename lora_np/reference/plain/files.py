@@ -286,16 +286,16 @@ def gguf_value(value):
 
 def gguf_write(fields, tensors, alignment):
     """The bytes of a GGUF file; `tensors` is a dict, name -> (type, shape, numbers or blocks)."""
-    file, data = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(fields)), b""
+    parts, data = [b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(fields))], b""
     for key, value in fields.items():
-        file = file + gguf_text(key) + gguf_value(value)
+        parts.append(gguf_text(key) + gguf_value(value))
     kinds = {form: kind for kind, form in TYPES.items()}
     for name, (form, shape, array) in tensors.items():
         sizes = shape[::-1]
         about = struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, kinds[form], len(data))
-        file = file + gguf_text(name) + about
+        parts.append(gguf_text(name) + about)
         data = data + filled(array.tobytes(), alignment)
-    return np.frombuffer(filled(file, alignment) + data, np.uint8)
+    return np.frombuffer(filled(b"".join(parts), alignment) + data, np.uint8)
 
 
 def filled(data, alignment):
