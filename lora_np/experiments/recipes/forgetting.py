@@ -81,7 +81,7 @@ def conclude(outcome):
 
 
 def draw(outcome):
-    figure, (left, right) = panels(outcome, "What SmolLM2 learns and what it forgets", 13, 5.4, 2, sharey=True)
+    figure, (left, right) = panels(outcome, "What SmolLM2 learns and what it forgets", 13, 5.4, 2, marks="mean", sharey=True)
     start = outcome["start"]
     for method, path in outcome["paths"].items():
         label, shade, marker = LABELS[method]
