@@ -81,7 +81,8 @@ def conclude(outcome):
 
 
 def draw(outcome):
-    figure, (left, right) = panels(outcome, "What SmolLM2 learns and what it forgets", 13, 5.4, 2, marks="mean", sharey=True)
+    title, more = "What SmolLM2 learns and what it forgets", {"marks": "mean", "sharey": True}
+    figure, (left, right) = panels(outcome, title, 13, 5.4, 2, **more)
     start = outcome["start"]
     for method, path in outcome["paths"].items():
         label, shade, marker = LABELS[method]
