@@ -16,7 +16,7 @@ from lora_np.formats import read_json, read_tensors, write_tensors
 from lora_np.reference import MANIFEST, VECTORS, check, compare_exports, exit_code, export, load_case, load_manifest
 from lora_np.reference.cases import reference_cases
 from lora_np.reference.cases.draws import bits_of, uniform
-from lora_np.reference.causes import functions_for, known_factor, likely_causes
+from lora_np.reference.causes import functions_for, known_factor, likely_causes, looks
 from lora_np.reference.mistakes import MISTAKES
 from lora_np.reference.sections import sections_of
 from lora_np.reference.tolerances import RTOL, allowed, rms, round_up, shares
@@ -528,6 +528,8 @@ LOOKS = {
     "axes": (lambda y: y.transpose(2, 0, 1).reshape(y.shape), "axes swapped"),
     "places": (lambda y: y.ravel()[np.random.default_rng(0).permutation(24)].reshape(y.shape), "in a different order"),
     "precision": (lambda y: y.astype(np.float32).astype(float), "in float32"),
+    "rounded": (lambda y: y.astype(np.float32).astype(float), "all its values are float32 numbers"),
+    "nearly": (lambda y: y * (1 + 1e-7), "a step computed in float32"),
     "digits": (lambda y: y * (1 + 1e-12), "an inexact constant"),
     "byte order": (lambda y: y.byteswap(), "byte order is reversed"),
     "a row": (lambda y: np.where(np.arange(3)[:, None] == 1, y + y**2, y), "index 1 on axis 1"),
@@ -541,6 +543,11 @@ def test_what_a_tensor_looks_like(spoil, said, tmp_path):
     result = divergence(tmp_path, y=spoil(outputs_of("linear")["y"]))
     assert said in " ".join(result.divergence.seen), result.divergence
     assert said in reference.format_result(result)
+
+
+def test_float32_numbers_are_no_finding_where_they_are_expected():
+    right = np.array([1.0, 2.0, 3.0])
+    assert "all its values" not in looks(right, np.nextafter(right.astype(np.float32), np.float32(4)).astype(float))[0]
 
 
 def test_the_section_is_named_and_the_vectors_are(tmp_path, capsys):

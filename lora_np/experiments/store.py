@@ -32,7 +32,7 @@ BASE_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_c
 # key includes a digest of the small base's files.
 CODE = """checked ops compress adapters data model training tasks/label_words tasks/baseline
 experiments/runs/__init__""".split()
-MORE_CODE = {  # a run's own module -> other modules that only its runs use
+MORE_CODE = {  # a run's own module -> what its runs use besides CODE
     "experiments/runs/rewards": ["experiments/runs/dialect"],
     "experiments/runs/preferences": ["experiments/runs/dialect", "experiments/runs/rewards", "tasks/preferences"],
 }
@@ -112,8 +112,9 @@ def made_with(*modules):
 
 def code_files(*modules):
     """The paths of all code that runs in the given modules use, such as "lora_np.experiments.runs.classify"."""
-    own = [module.partition(".")[2].replace(".", "/") for module in modules]
-    places = [PACKAGE / name for name in (*CODE, *own, *sum((MORE_CODE.get(name, []) for name in own), []))]
+    names = [module.partition(".")[2].replace(".", "/") for module in modules]
+    names += [more for name in names for more in MORE_CODE.get(name, ())]
+    places = [PACKAGE / name for name in (*CODE, *names)]
     files = (place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")] for place in places)
     return sorted({path.relative_to(PACKAGE).as_posix() for of_place in files for path in of_place})
 

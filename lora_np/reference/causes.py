@@ -226,7 +226,7 @@ def looks(right, wrong, dtype="float64", others=None, factors=None):
         return ["it has NaN or infinity where finite values are expected: an overflow, 0/0, or an index out of range"]
     if not np.array_equal(wrong[~keep], right[~keep]):
         return ["it should be −inf where a key comes after the query; it has other values there"]
-    in_float32 = dtype == "float64" and (wrong[keep] == wrong[keep].astype(np.float32)).all()
+    in_float32 = [(array[keep] == array[keep].astype(np.float32)).all() for array in (wrong, right)]
     largest = np.abs(right[keep]).max(initial=0.0) or 1.0
     wrong, right = wrong / largest, right / largest  # so that squares neither overflow nor underflow
     a, b = wrong[keep], right[keep]
@@ -240,7 +240,7 @@ def looks(right, wrong, dtype="float64", others=None, factors=None):
     if error < 1e-2:
         lost = "cancellation, a step computed in float32, "
         guess = lost if dtype == "float64" and error < 1e-5 else ""
-        if guess and in_float32:
+        if guess and in_float32 == [True, False]:
             return ["all its values are float32 numbers: it is computed in float32, or rounded to it"]
         return [f"it is off by {error:.0e} of its rms: {guess}an extra or missing small term, or an inexact constant"]
     for sentence, x, y in lookalikes(wrong, right, keep, largest, others or {}, factors or {}):

@@ -25,7 +25,11 @@ LABELS = {
     "lora_r16": ("LoRA r=16, all linear layers", COLOURS["lora_all"], "o"),
     "lora_r16_qv": ("LoRA r=16, q and v", COLOURS["lora_qv"], "v"),
 }
-FIELDS = "new", "old", "moved"
+FIELDS = {
+    "new": "loss on critics' snippets (new), nats per token",
+    "old": "loss on reviews (old), nats per token",
+    "moved": "distance moved, ‖ΔW‖ / ‖W‖",
+}
 
 
 def runs(seeds, quick, base="smollm2"):
@@ -81,28 +85,33 @@ def conclude(outcome):
 
 
 def draw(outcome):
-    title, more = "What SmolLM2 learns and what it forgets", {"marks": "mean", "sharey": True}
-    figure, (left, right) = panels(outcome, title, 13, 5.4, 2, **more)
-    start = outcome["start"]
-    for method, path in outcome["paths"].items():
-        label, shade, marker = LABELS[method]
-        mean = {name: [start[name], *(np.mean(of) for of in path[name].values())] for name in FIELDS}
-        for axes, name in ((left, "new"), (right, "moved")):
-            axes.plot(mean[name], mean["old"], marker + "-", color=shade, label=label, linewidth=1.8, markersize=7)
-            seeds = [np.ravel(list(path[of].values())) for of in (name, "old")]
-            axes.plot(*seeds, marker, color=shade, alpha=0.3, markersize=5, markeredgewidth=0)
-    for axes, name in ((left, "new"), (right, "moved")):
-        axes.plot(start[name], start["old"], "*", color=COLOURS["base"], markersize=15, label="the base")
-        axes.axhline(start["old"], color=OTHERS[3], linestyle=":", linewidth=1)
-    left.set(xlabel="loss on critics' snippets (new), nats per token", ylabel="loss on reviews (old), nats per token")
-    right.set(xlabel="distance moved, ‖ΔW‖ / ‖W‖")
+    figure, (left, right) = panels(
+        outcome, "What SmolLM2 learns and what it forgets", 13, 5.4, 2, marks="mean", sharey=True
+    )
+    draw_paths(left, outcome, "new")
+    draw_paths(right, outcome, "moved")
+    right.set(ylabel="")
     legend_below(figure, left, 4)
     return figure
 
 
+def draw_paths(axes, outcome, field, methods=tuple(RATES)):
+    """Draw the loss on old texts against a field, from the base along the rates: the mean over seeds, and each seed."""
+    start = outcome["start"]
+    for method in methods:
+        (label, shade, marker), path = LABELS[method], outcome["paths"][method]
+        means = [[start[name], *(np.mean(of) for of in path[name].values())] for name in (field, "old")]
+        axes.plot(*means, marker + "-", color=shade, label=label, linewidth=1.8, markersize=7)
+        seeds = [np.ravel(list(path[name].values())) for name in (field, "old")]
+        axes.plot(*seeds, marker, color=shade, alpha=0.3, markersize=5, markeredgewidth=0)
+    axes.plot(start[field], start["old"], "*", color=COLOURS["base"], markersize=15, label="the base")
+    axes.axhline(start["old"], color=OTHERS[3], linestyle=":", linewidth=1)
+    axes.set(xlabel=FIELDS[field], ylabel=FIELDS["old"])
+
+
 RECIPE = Recipe(
-    claim="""LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024). The paper compares the
-    methods at their own best rates; here they are compared at equal loss.""",
+    claim="""LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024). In the paper, the
+    length of the training varies; here, the learning rate does, and the methods are compared at equal loss.""",
     design=Design("at equal loss on the new domain, LoRA r=16 − full fine-tuning: loss on reviews", 0.02, "nats"),
     bases=("smollm2",),
     limits="""The base is the first point of each line, so that a method whose lowest rate already reaches the common
