@@ -664,7 +664,7 @@ def test_the_gallery_is_a_table_with_a_page_for_each_experiment(tmp_path):
     expected += [
         "](planted_rank.png)\n\nThe loss on held-out texts",
         "Claim: LoRA can",
-        f"Verdict: {compared}: +0 ranks",
+        f"Verdict: {compared}: 0 ranks",
     ]
     expected += ["<details><summary>Design and numbers", f"\n{compared}; margin: 0.5 ranks.", f"| **{compared}** |"]
     expected += ["    python -m …\n\n</details>"]
