@@ -56,7 +56,7 @@ RECIPE = Recipe(
         "minilm": ("q_r16", "k_r16", "v_r16", "o_r16", "qv_r8", "qkvo_r4", "mlp_r3", "full"),
         "smollm2": ("q_r20", "k_r30", "v_r30", "qv_r12", "qkvo_r6", "gated_mlp"),
     },
-    on={"smollm2": SOME | {"keep": False}},
+    on={"minilm": {"keep": False}, "smollm2": SOME | {"keep": False}},
     table=score_table,
     caption="""Test accuracy of LoRA on different matrices with the same number of trainable parameters. If the claim
     holds, the orange rows (several attention matrices) are to the right of the blue rows for q and k. Purple: the
