@@ -67,7 +67,7 @@ def likely_causes(entry, reference, got, tensor, dtype, derive=True):
     if not causes and entry["kind"] not in SLOW:
         usual = [change for function in functions for change in derived(function, usual=True)]
         causes = explained_by(pairs([*known_mistakes, *usual], trial, settings[0]), trial, *settings)
-    return [f"as if this were changed in the plain program: {cause}" for cause in causes], seen
+    return [f"with this change, the plain program gives the same values: {cause}" for cause in causes], seen
 
 
 def functions_for(entry, reference, tensor):
@@ -222,6 +222,8 @@ def looks(right, wrong, dtype="float64", others=None, factors=None):
         return ["its byte order is reversed; expected little-endian"]
     right, wrong = right.astype(np.float64), wrong.astype(np.float64)
     keep = np.isfinite(right)
+    if np.isneginf(wrong[keep]).any() and (np.isfinite(wrong) | np.isneginf(wrong)).all():
+        return ["it is −inf at other keys than expected: the mask hides keys that it should not hide"]
     if not np.isfinite(wrong[keep]).all():
         return ["it has NaN or infinity where finite values are expected: an overflow, 0/0, or an index out of range"]
     if not np.array_equal(wrong[~keep], right[~keep]):

@@ -161,6 +161,19 @@ def normal_share(x):
     return (0.5 * (1.0 + np.vectorize(math.erf, otypes=[float])(x / math.sqrt(2.0)))).astype(x.dtype)
 
 
+def erf_approximation(x):
+    """An approximation of erf: Abramowitz and Stegun 1964, equation 7.1.26."""
+    t = 1.0 / (1.0 + 0.3275911 * np.abs(x))
+    powers_of_t = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t
+    return np.copysign(1.0 - powers_of_t * np.exp(-(x**2)), x)
+
+
+def turned_back(keys, sizes):
+    """Undo the rotation of cached keys, (layers, B, T, K · D)."""
+    cos, sin = operations.rope_tables(np.arange(keys.shape[2])[None], sizes["head_size"], sizes["rope_theta"])
+    return np.stack([operations.rope(of_layer, cos, -sin) for of_layer in keys])
+
+
 def shifted(targets, ignored):
     return np.concatenate([targets[..., 1:], np.full_like(targets[..., :1], ignored)], axis=-1)
 
@@ -189,9 +202,10 @@ def cut_to_half(x):
 
 
 def input_of(block, acts):
-    """The input of a block: the residual stream after the previous block, or the embedding."""
+    """The input of a block: the residual stream after the previous block (an encoder's norm of it), or the embedding."""
     i = int(block.rpartition(".")[2])
-    return acts[f"blocks.{i - 1}.mlp.residual"] if i else acts.get("embed", acts["tok_emb"])
+    before = f"blocks.{i - 1}.norm2" if "emb_norm" in acts else f"blocks.{i - 1}.mlp.residual"
+    return acts[before] if i else acts.get("embed", acts["tok_emb"])
 
 
 def no_subnormals(two_bytes):
