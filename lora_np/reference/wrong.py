@@ -202,7 +202,7 @@ def cut_to_half(x):
 
 
 def input_of(block, acts):
-    """The input of a block: the residual stream after the previous block (an encoder's norm of it), or the embedding."""
+    """The input of a block: the previous block's output (in an encoder, its norm), or the embedding."""
     i = int(block.rpartition(".")[2])
     before = f"blocks.{i - 1}.norm2" if "emb_norm" in acts else f"blocks.{i - 1}.mlp.residual"
     return acts[before] if i else acts.get("embed", acts["tok_emb"])
