@@ -519,6 +519,7 @@ def test_tolerances_are_used_entry_by_entry(tmp_path):
 LOOKS = {
     "NaN": (lambda y: y * np.nan, "NaN"),
     "infinity": (lambda y: np.where(y > 0, np.inf, y), "infinity"),
+    "a mask": (lambda y: np.where(y > 0, -np.inf, y), "the mask hides other keys"),
     "zero": (lambda y: 0 * y, "0 throughout"),
     "a sign": (lambda y: -y, "sign is reversed"),
     "a factor": (lambda y: y / 3, "the right value divided by T"),
