@@ -655,7 +655,7 @@ def test_the_gallery_is_a_table_with_a_page_for_each_experiment(tmp_path):
     finding = "LoRA recovers the planted rank exactly in 2 of 2 cases (95 % interval of the share: 16 to 100 %)."
     (row,) = (line for line in text.splitlines() if line.startswith("| [Can LoRA"))
     compared = "distance of the recovered rank from the planted one"
-    verdict = f"the small base: {compared}: 0 ranks [0, 0] (margin 0.5): equivalent |"
+    verdict = f"the small base: {compared}: +0 ranks [+0, +0] (margin 0.5): equivalent |"
     for part in (f"](planted_rank.md) | {finding}", '<img src="planted_rank.png"', verdict):
         assert part in row
     assert f"1 of {len(RECIPES)} questions are decided." in text and gallery.ABOUT.read_text("utf-8") in text
@@ -664,7 +664,7 @@ def test_the_gallery_is_a_table_with_a_page_for_each_experiment(tmp_path):
     expected += [
         "](planted_rank.png)\n\nThe loss on held-out texts",
         "Claim: LoRA can",
-        f"Verdict: {compared}: 0 ranks",
+        f"Verdict: {compared}: +0 ranks",
     ]
     expected += ["<details><summary>Design and numbers", f"\n{compared}; margin: 0.5 ranks.", f"| **{compared}** |"]
     expected += ["    python -m …\n\n</details>"]

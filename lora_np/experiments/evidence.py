@@ -223,6 +223,5 @@ def format_interval(part):
 
 
 def minus(number, style):
-    """Format a number with a minus sign instead of a hyphen, and a number that is rounded to 0 without a sign."""
-    digits = f"{number:{style}}"
-    return digits.replace("-", "−") if float(digits) else digits.lstrip("+-")
+    """Format a number with a minus sign instead of a hyphen."""
+    return f"{number:{style}}".replace("-", "−")

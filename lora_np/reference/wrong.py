@@ -171,7 +171,7 @@ def erf_approximation(x):
 def turned_back(keys, sizes):
     """Undo the rotation of cached keys, (layers, B, T, K · D)."""
     cos, sin = operations.rope_tables(np.arange(keys.shape[2])[None], sizes["head_size"], sizes["rope_theta"])
-    return np.stack([operations.rope(of_layer, cos, -sin) for of_layer in keys])
+    return np.stack([operations.rope_backward(of_layer, cos, sin) for of_layer in keys])
 
 
 def shifted(targets, ignored):

@@ -29,7 +29,7 @@ def conclude(outcome):
     pairs = [(key, LORA, CLAIMED.get(key)) for key in keys if key != "dora"]
     faster = Design("PiSSA − LoRA: training loss in the first quarter", 0.02, "nats", "less")
     early = np.subtract(outcome["early_loss"]["pissa"], outcome["early_loss"][LORA])
-    leads = ", ".join(f"{label(key)} {minus(mean[key] - mean[LORA], '+.1f')}" for key in keys)
+    leads = ", ".join(f"{label(key)} {minus(mean[key] - mean[LORA], '+.2f')}" for key in keys)
     finding = f"Compared with LoRA's {mean[LORA]:.1f} %, in points: {leads}."
     return accuracy(outcome, "dora", LORA), [*accuracies(outcome, pairs), (faster, early)], finding
 
