@@ -67,7 +67,7 @@ def likely_causes(entry, reference, got, tensor, dtype, derive=True):
     if not causes and entry["kind"] not in SLOW:
         usual = [change for function in functions for change in derived(function, usual=True)]
         causes = explained_by(pairs([*known_mistakes, *usual], trial, settings[0]), trial, *settings)
-    return [f"the plain program gives the same values with this change: {cause}" for cause in causes], seen
+    return [f"as if this were changed in the plain program: {cause}" for cause in causes], seen
 
 
 def functions_for(entry, reference, tensor):
