@@ -374,11 +374,16 @@ LESSONS = {  # a question, the cell that answers it, and a solution, in the mark
 }
 GUESS = """<script>
 addEventListener("load", async () => {
-  const shown = id => document.getElementById(id)?.checkVisibility(), wait = () => new Promise(f => setTimeout(f, 100));
+  const shown = id => document.getElementById(id)?.checkVisibility();
+  const toggled = node => new Promise(f => node.parentElement.addEventListener("toggle", f, { once: true }));
   const after = node => getComputedStyle(node, "::after").content;
   const seen = { first: ["output", "other", "more"].map(shown) };
   const summaries = find("summary").filter(node => /^[23]$/.test(node.textContent));
-  for (const i of [0, 1, 3]) { summaries[i].click(); await wait(); (seen.scores ??= []).push(after(find("h2")[0])); }
+  for (const i of [0, 1, 3]) {
+    summaries[i].click();
+    await toggled(summaries[i]);
+    (seen.scores ??= []).push(after(find("h2")[0]));
+  }
   seen.marks = summaries.map(after);
   seen.last = ["output", "other"].map(shown);
   send(seen);
