@@ -22,6 +22,9 @@ import numpy as np
 import pytest
 
 from lora_np import formats
+from lora_np.classroom.notebooks import write_notebook
+from lora_np.classroom.release import notebook_of
+from lora_np.classroom.sets import read_sets
 from lora_np.formats import LoadedModel, atomic, checkpoint, hugging_face, model, peft, read_json, write_json
 from lora_np.tasks.exchange import import_gguf
 
@@ -351,6 +354,37 @@ def test_commands_killed_at_eighty_random_moments(tmp_path):
 
 @pytest.mark.nightly
 @pytest.mark.skipif(os.name != "posix", reason="signal 9 is POSIX")
+def test_grading_killed_at_a_hundred_random_moments(tmp_path):
+    """Every file is the earlier or the new one, points for written answers are kept, and the next run completes."""
+    moments, out, words, results = random.Random(2), tmp_path / "out", [], []
+    for what in ("solutions", "student"):
+        path = tmp_path / what / "ada.ipynb"
+        path.parent.mkdir()
+        write_notebook(path, notebook_of(read_sets()["07_lora_layer"], what))
+        words.append(["classroom", "grade", str(path), "--out", str(out)])
+        started = time.monotonic()
+        assert run_command(words[-1]) == 0
+        seconds = time.monotonic() - started
+        if not results:
+            points = (out / "words.csv").read_text("utf-8").replace(",4,,", ",4,3,")
+            (out / "words.csv").write_text(points, encoding="utf-8")
+            assert run_command(words[0]) == 0
+        results.append(files_in(out))
+    changed, seen = {name for name in results[0] if results[0][name] != results[1][name]}, set()
+    for kill in range(100):
+        killed = run_command(words[kill % 2], moments.uniform(0.9, 1.05) * seconds)
+        left = {name: content for name, content in files_in(out).items() if ".lora_np-" not in name}
+        assert left.keys() == results[0].keys()
+        for name, content in left.items():
+            assert content in (results[0][name], results[1][name]), f"{name}: killed ({killed}), it is another file"
+        seen.add(tuple(left[name] == results[kill % 2][name] for name in sorted(changed)))
+    assert {(False,) * len(changed), (True,) * len(changed)} <= seen
+    for words, result in zip(words, results):
+        assert run_command(words) == 0 and files_in(out) == result
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(os.name != "posix", reason="signal 9 is POSIX")
 def test_the_main_job_killed_at_twenty_random_moments(tmp_path):
     """Each time, it goes on with the runs that were finished."""
     moments, finished = random.Random(1), []
@@ -363,7 +397,7 @@ def test_the_main_job_killed_at_twenty_random_moments(tmp_path):
     results = read_json(tmp_path / "out" / "main_job.json")
     assert run_command([*words[:-3], str(tmp_path / "whole"), "--store", str(tmp_path / "anew")]) == 0
     again = read_json(tmp_path / "whole" / "main_job.json")
-    assert results["checks"] == again["checks"]
+    assert results["comparisons"] == again["comparisons"]
     assert not list(tmp_path.rglob(".lora_np-*"))
 
 
