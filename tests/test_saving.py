@@ -379,8 +379,8 @@ def test_grading_killed_at_a_hundred_random_moments(tmp_path):
             assert content in (results[0][name], results[1][name]), f"{name}: killed ({killed}), it is another file"
         seen.add(tuple(left[name] == results[kill % 2][name] for name in sorted(changed)))
     assert {(False,) * len(changed), (True,) * len(changed)} <= seen
-    for words, result in zip(words, results):
-        assert run_command(words) == 0 and files_in(out) == result
+    for command, result in zip(words, results):
+        assert run_command(command) == 0 and files_in(out) == result
 
 
 @pytest.mark.nightly
