@@ -223,5 +223,5 @@ def format_interval(part):
 
 
 def minus(number, style):
-    """Format a number with a minus sign instead of a hyphen."""
-    return f"{number:{style}}".replace("-", "−")
+    """Format a number with a minus sign instead of a hyphen, and as 0 if it is only a rounding error."""
+    return f"{round(number, 12):{style}}".replace("-", "−")

@@ -10,7 +10,7 @@ import numpy as np
 from ...adapters import Adapter, linear_layers, merge_in_format
 from ...compress import weight_bytes
 from ..design import Design, Recipe, accuracy, over_seeds
-from ..drawing import COLOURS, OTHERS, dots, panels
+from ..drawing import COLOURS, OTHERS, dots, legend_below, panels
 from ..methods import tuned_runs
 from ..runs import load_base
 from ..runs.classify import WEIGHTS, compressed, starting_point
@@ -85,7 +85,7 @@ def draw(outcome):
     dots(axes, labels, values, colours, "test accuracy in %")
     dense = np.mean(outcome["accuracy"]["dense"])
     axes.axvline(dense, color=COLOURS["lora_all"], linestyle="--", label="LoRA on the dense base")
-    axes.legend(loc="lower left")
+    legend_below(figure, axes, 1)
     return figure
 
 
