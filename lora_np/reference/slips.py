@@ -280,7 +280,8 @@ def comparisons(node, facts):
 
 
 CHANGES = (axes, brackets, functions, powers, operators, slices, comparisons)
-HOLDS_ITSELF = re.compile(r"\b(\w+)\.(append|extend)\(\1\)")  # would make a list contain itself
+# Would make a list contain itself, or double the length of a dictionary's keys in each iteration.
+HOLDS_ITSELF = re.compile(r"\b(\w+)(\.(append|extend)\(\1\)|\[f[^]]*\{\1\})")
 
 
 def slips(function, outputs):
