@@ -1,6 +1,5 @@
 """The steps of fine-tuning on any kind of data: check, load the base, read the data, train, test, save."""
 
-import math
 import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields, replace
@@ -23,11 +22,10 @@ from .resuming import check_state, resumable
 from .rewards import Rewards
 from .search import search
 from .settings import (
-    LEAST_STEPS,
-    MOST_DEFAULT,
     Dataset,
     FinetuneSettings,
     base_place,
+    default_epochs,
     no_report,
     plain_values,
     with_lengths,
@@ -152,8 +150,7 @@ def prepared(data, settings, report=no_report):
     settings = with_lengths(settings, data.task, model.config)
     dataset = data.read(model, settings)
     if settings.epochs is None:
-        enough = math.ceil(LEAST_STEPS * settings.batch_size / dataset.n_rows)
-        settings = replace(settings, epochs=min(MOST_DEFAULT, enough))
+        settings = replace(settings, epochs=default_epochs(settings, dataset.n_rows))
     model, frozen, adapter = dataset.model, dataset.model.params, None
     if adapter_config is not None:  # `train_head` applies only to a classifier's head
         trains_head = adapter_config.train_head and model.config.n_classes > 0

@@ -1,5 +1,6 @@
 """The inputs of a fine-tuning run: its settings, with checks and defaults, and the interface of its training data."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ class Defaults(NamedTuple):
     learning_rates: dict[str, float]  # method -> learning rate
     batch_size: int
     max_tokens: int | None = None  # maximum number of tokens per text; None: n_positions
-    epochs: int | None = None  # None: EPOCHS
+    epochs: int | None = None  # None: see EPOCHS
 
 
 DEFAULTS = {  # task -> defaults for each kind of base
@@ -59,9 +60,9 @@ DEFAULTS = {  # task -> defaults for each kind of base
 }
 RANKS = {"small": 8, "encoder": 8, "large": 4}  # alpha is twice the rank
 TARGETS = ("all-linear",)
-EPOCHS = {"small": 4, "encoder": 3}
+# The default number of epochs: the lowest and the highest, and the steps for which more than the lowest are taken.
+EPOCHS = {"small": (4, 4, 0), "encoder": (3, 15, 200), "large": (1, 4, 100)}
 OVERLAP = 32  # tokens that the windows of a long text have in common
-MOST_DEFAULT, LEAST_STEPS = 4, 100  # for a large base: one epoch, or up to 4 if an epoch has fewer than 100 steps
 
 
 def no_report(line):
@@ -164,7 +165,7 @@ class FinetuneSettings:
             "base": base,
             "adapter": adapter_from(self.adapter, RANKS[kind]) if self.method == "lora" else None,
             "learning_rate": self.learning_rate or defaults.learning_rates[self.method],
-            "epochs": self.epochs or defaults.epochs or EPOCHS.get(kind),
+            "epochs": self.epochs or defaults.epochs,
             "batch_size": self.batch_size or defaults.batch_size,
             "threads": self.threads or (1 if kind == "small" else available_cores()),
         }
@@ -261,6 +262,12 @@ def check_text(name, value):
     if not isinstance(text, str) or not text.strip() or text != text.encode("utf-8", "replace").decode():
         raise ValueError(f"{name}: got {quoted(value)}, expected a string")
     return value
+
+
+def default_epochs(settings, n_rows):
+    """The default number of epochs for a number of rows; see EPOCHS."""
+    lowest, highest, steps = EPOCHS[kind_of_base(settings.base)]
+    return min(max(lowest, math.ceil(steps * settings.batch_size / n_rows)), highest)
 
 
 def kind_of_base(base):
