@@ -15,7 +15,7 @@ from .test_cli import write_csv
 SETTINGS = replace(FinetuneSettings(base="pretrained").with_defaults("classifier"), epochs=3)
 
 
-@pytest.mark.parametrize("n_rows, expected", [(10, 15), (320, 10), (6528, 3)])
+@pytest.mark.parametrize("n_rows, expected", [(10, 15), (320, 8), (6528, 3)])
 def test_few_rows_get_more_epochs(n_rows, expected, monkeypatch):
     monkeypatch.setattr("lora_np.tasks.settings.kind_of_base", lambda base: "encoder")
     assert default_epochs(replace(SETTINGS, batch_size=16), n_rows) == expected

@@ -61,7 +61,7 @@ DEFAULTS = {  # task -> defaults for each kind of base
 RANKS = {"small": 8, "encoder": 8, "large": 4}  # alpha is twice the rank
 TARGETS = ("all-linear",)
 # The default number of epochs: the lowest and the highest, and the steps for which more than the lowest are taken.
-EPOCHS = {"small": (4, 4, 0), "encoder": (3, 15, 200), "large": (1, 4, 100)}
+EPOCHS = {"small": (4, 4, 0), "encoder": (3, 15, 150), "large": (1, 4, 100)}
 OVERLAP = 32  # tokens that the windows of a long text have in common
 
 
