@@ -22,8 +22,9 @@ html_js_files = [(script, {"defer": "defer"}) for script in ("guesses.js", "curv
 html_theme_options = {"navbar_persistent": []}  # no second search field above the sidebar's
 html_extra_path = ["extra"]
 html_show_sphinx = False
-myst_enable_extensions = ["amsmath", "dollarmath", "html_image"]
+myst_enable_extensions = ["amsmath", "dollarmath", "html_image", "tasklist"]
 myst_heading_anchors = 3
+nb_render_markdown_format = "gfm"  # with tables
 nb_execution_mode = "off"  # use the notebooks' stored outputs
 
 

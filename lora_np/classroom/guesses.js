@@ -29,7 +29,8 @@ if (!document.querySelector("style[data-guesses]")) {
   const showScores = () => {
     scores.textContent = [...answered].map(([panel, guesses]) => {
       const right = [...guesses.values()].filter(Boolean).length;
-      const place = panel ? `[id="${panel}"] h2[id="What-to-remember"]` : "#what-to-remember > h2";
+      const heading = 'h2:is([id="What-to-remember"], [data-jupyter-id="What-to-remember"])'; // JupyterLab 4.6 has no ids
+      const place = panel ? `[id="${panel}"] ${heading}` : "#what-to-remember > h2";
       return `${place}::after {
         content: "Your first guess was right in ${right} of ${guesses.size} questions.";
         display: block; margin-top: 0.6em; font-style: italic; font-size: 1rem; }`;
