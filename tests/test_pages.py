@@ -370,8 +370,9 @@ LESSONS = {  # a question, the cell that answers it, and a solution, in the mark
 <div class="jp-Cell jp-MarkdownCell"><p>Two?</p>{ANSWERS}</div>
 <div class="jp-Cell jp-MarkdownCell"><details><summary>A solution</summary>code</details></div>
 <div class="jp-Cell jp-CodeCell"><div class="jp-Cell-outputWrapper"><div id="other">4</div></div></div>
-<h2 data-jupyter-id="What-to-remember">What to remember</h2></div>""",
+<h2 id="What-to-remember">What to remember</h2></div>""",
 }
+LESSONS["JupyterLab 4.6"] = LESSONS["JupyterLab"].replace("h2 id=", "h2 data-jupyter-id=")
 GUESS = """<script>
 addEventListener("load", async () => {
   const shown = id => document.getElementById(id)?.checkVisibility();

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from lora_np.formats import read_json
+from lora_np.tasks import finetuning
 from lora_np.tasks import search as searching
 from lora_np.tasks.settings import FinetuneSettings, default_epochs
+from lora_np.tasks.table import LabelledTable
 
 from .test_cli import write_csv
 
@@ -84,6 +86,21 @@ def test_another_base_is_tried_if_there_is_time(monkeypatch):
     for minutes, expected in ((2, False), (30, True)):
         best, clock = searched(lambda s: 0.0 if s == other else 1.0, minutes, monkeypatch, other=other)
         assert (other in clock.tried) is (best == other) is expected
+
+
+def test_the_default_epochs_are_known_even_if_the_training_with_them_diverges(tiny_base, tmp_path, monkeypatch):
+    data = write_csv(tmp_path / "rows.csv", [(f"{word} no. {i}", word) for i in range(25) for word in ("good", "bad")])
+    results = [FloatingPointError("diverged")]
+    carried_out = finetuning.carried_out
+
+    def first_diverges(run):
+        if results:
+            raise results.pop()
+        return carried_out(run)
+
+    monkeypatch.setattr(finetuning, "carried_out", first_diverges)
+    _, trials = finetuning.best_of_search(LabelledTable(data, "t", "l"), FinetuneSettings(base=tiny_base), 0.03)
+    assert trials[0]["loss"] is None and trials[0]["epochs"] == 4
 
 
 def test_the_command_searches(tiny_base, tmp_path, run, fails):

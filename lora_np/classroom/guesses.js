@@ -19,6 +19,8 @@ if (!document.querySelector("style[data-guesses]")) {
     details[data-guess="wrong"] > summary::after { content: " ✗ your guess"; font-weight: bold; }`;
   document.head.append(rules, scores);
 
+  const HEADING = 'h2:is([id="What-to-remember"], [data-jupyter-id="What-to-remember"])'; // JupyterLab 4.6 renames ids
+
   const answersBeside = (details) => {
     const answers = [details];
     while (answers[0].previousElementSibling?.tagName === "DETAILS") answers.unshift(answers[0].previousElementSibling);
@@ -29,8 +31,7 @@ if (!document.querySelector("style[data-guesses]")) {
   const showScores = () => {
     scores.textContent = [...answered].map(([panel, guesses]) => {
       const right = [...guesses.values()].filter(Boolean).length;
-      const heading = 'h2:is([id="What-to-remember"], [data-jupyter-id="What-to-remember"])'; // JupyterLab 4.6 has no ids
-      const place = panel ? `[id="${panel}"] ${heading}` : "#what-to-remember > h2";
+      const place = panel ? `[id="${panel}"] ${HEADING}` : "#what-to-remember > h2";
       return `${place}::after {
         content: "Your first guess was right in ${right} of ${guesses.size} questions.";
         display: block; margin-top: 0.6em; font-style: italic; font-size: 1rem; }`;

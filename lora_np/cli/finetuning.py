@@ -104,7 +104,8 @@ def defaults_table():
         for task, kind in ((task, kind) for task, kinds in table.items() for kind in kinds):
             of, rank = DEFAULTS[task][kind], RANKS[kind]
             rates = [f"{of.learning_rates[method]:g}" if method in of.learning_rates else "-" for method in METHODS]
-            epochs = str(of.epochs or " to ".join(dict.fromkeys(map(str, EPOCHS[kind][:2]))))
+            lowest, highest, _ = EPOCHS[kind]
+            epochs = str(of.epochs or (lowest if lowest == highest else f"{lowest} to {highest}"))
             tokens = str(of.max_tokens or "the model's")
             columns.append([f"{task}: {kind}", *rates, epochs, str(of.batch_size), str(rank), tokens])
         widths = [max(map(len, column)) for column in columns]

@@ -112,9 +112,9 @@ def best_of_search(data, settings, minutes, report=no_report):
         with suppress(FileNotFoundError):
             model_place("smollm2")
             other = replace(settings, base="smollm2").with_defaults(data.task)
-    settings = settings.with_defaults(data.task)
-    params = read_model(base_place(settings.base)).params
-    return search(train_one, fits, settings, other, minutes, report)
+    run = prepared(data, settings.with_defaults(data.task))
+    params = run.base
+    return search(train_one, fits, run.settings, other, minutes, report)
 
 
 def saved(out, data, run, trained, finished, state, more):

@@ -38,7 +38,7 @@ def search(train, fits, settings, other, minutes, report):
     ----------
     train : function (FinetuneSettings) -> tuple that begins with a Run and ends with a TrainState
     fits : function (FinetuneSettings) -> bool, whether the adapter's rank is possible
-    settings : FinetuneSettings with defaults; its learning rate, rank and epochs are the centre of the search
+    settings : FinetuneSettings without None; its learning rate, rank and epochs are the centre of the search
     other : FinetuneSettings with defaults for SmolLM2, which is tried once if there is time, or None
     minutes : float, the time to spend; training with the default settings may take longer
     report : function, called with a line of text for each trial
@@ -56,7 +56,7 @@ def search(train, fits, settings, other, minutes, report):
 
     report(f"searching for {minutes:g} min; validation loss of each trial:")
     first = attempt(settings)
-    settings = replace(first.settings, epochs=first.settings.epochs or 1)
+    settings = first.settings
     per_epoch = first.seconds / settings.epochs
     rounds = sorted({max(1, round(settings.epochs * factor)) for factor in (1 / KEEP, 1, KEEP)})
     n = int((deadline - time.monotonic()) / (len(rounds) * rounds[0] * per_epoch))

@@ -60,7 +60,7 @@ DEFAULTS = {  # task -> defaults for each kind of base
 }
 RANKS = {"small": 8, "encoder": 8, "large": 4}  # alpha is twice the rank
 TARGETS = ("all-linear",)
-# The default number of epochs: the lowest and the highest, and the steps for which more than the lowest are taken.
+# The default number of epochs: the lowest and the highest, and the steps for which more epochs than the lowest are run.
 EPOCHS = {"small": (4, 4, 0), "encoder": (3, 15, 150), "large": (1, 4, 100)}
 OVERLAP = 32  # tokens that the windows of a long text have in common
 
@@ -92,7 +92,7 @@ class FinetuneSettings:
         layers, rank 8 (4 for a large language model), and alpha twice the rank. The dict may also contain "variant".
         PiSSA and OLoRA are saved as a LoRA adapter of twice the rank, for the unchanged base
     learning_rate : float, the peak learning rate
-    epochs, batch_size : int
+    epochs, batch_size : int; epochs None: see `EPOCHS`
     patience : int, training stops after this many evaluations (two per epoch) without a lower validation loss, or None
     seed : int
     base : the model to start from, see `lora_np.formats.read_model`; None: `default_base`
