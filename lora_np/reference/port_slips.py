@@ -16,14 +16,9 @@ WRITTEN_IN = {
 }
 
 
-def arithmetic_of_ports(node, facts):
-    """Use another operation or another constant."""
-    a, b = text(getattr(node, "left", node)), text(getattr(node, "right", node))
+def values_of_ports(node, facts):
+    """Use another constant, another value of a variable, or the first row of an array in all rows."""
     match node:
-        case ast.BinOp(_, ast.Mult()):
-            yield f"({a}) / ({b})", f"is divided by {b}"
-        case ast.BinOp(_, ast.Div()):
-            yield f"({a}) * ({b})", f"is multiplied by {b}"
         case ast.Constant(int() | float() as number) if not isinstance(number, bool):
             wrong = number - 1 if isinstance(number, int) else number / 2
             yield f"({wrong})", f"has {wrong} in place of {number}"
@@ -33,19 +28,11 @@ def arithmetic_of_ports(node, facts):
             yield f"np.broadcast_to({name}[:1], {name}.shape)", f"has the first row of {name} in all rows"
 
 
-def more_of_ports(node, facts):
-    """Add a factor, or move a term into the argument of a call."""
-    before = list(dict.fromkeys(name for line, name in facts.bound if line < getattr(node, "lineno", 0)))
+def extra_factors(node, facts):
     match node:
         case ast.BinOp(_, ast.Add() | ast.MatMult() | ast.Div(), _) | ast.Call(ast.Name(), _, _):
-            for name in before:
+            for name in dict.fromkeys(name for line, name in facts.bound if line < node.lineno):
                 yield f"({text(node)}) * {name}", f"has the extra factor {name}"
-    match node:
-        case ast.BinOp(outer, ast.Add(), ast.Call(function, [inner, *rest], []) as call) | ast.BinOp(
-            ast.Call(function, [inner, *rest], []) as call, ast.Add(), outer
-        ):
-            new = ast.Call(function, [ast.BinOp(outer, ast.Add(), inner), *rest], [])
-            yield new, f"has {text(outer)} inside {name_of(call)}"
 
 
 def layouts(node, facts):
@@ -128,4 +115,4 @@ def digits(node, facts):
     yield from ((repr(value), sentence) for value, sentence in found.items() if value != number)
 
 
-PORTS = (arithmetic_of_ports, written_in, layouts, sums_of_ports, digits, more_of_ports)
+PORTS = (values_of_ports, written_in, layouts, sums_of_ports, digits, extra_factors)

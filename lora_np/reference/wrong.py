@@ -18,7 +18,7 @@ from .cases.case import ReferenceCase
 from .mistakes import MISTAKES
 from .mutants import CHANGES, mutants
 from .plain import PLAIN, calls, cases, files, model, operations, training
-from .port_slips import PORTS, arithmetic_of_ports, layouts, readings
+from .port_slips import PORTS, layouts, readings, values_of_ports
 from .slips import axes, brackets, slices, slips
 
 MODULES = operations, model, training, files, cases
@@ -99,7 +99,7 @@ def derived(function, usual=False):
     elif function.__module__ in (model.__name__, cases.__name__):  # these modules only pass arrays on
         changes = [mutants(tree, (*CHANGES, readings, brackets))]
     elif function.__module__ == files.__name__:
-        changes = [mutants(tree, (*CHANGES, readings, axes, slices, arithmetic_of_ports, layouts))]
+        changes = [mutants(tree, (*CHANGES, readings, axes, slices, values_of_ports, layouts))]
     for mutant in itertools.chain(*changes):
         place = f"{function.__name__}, `{mutant.place}`" if mutant.place else function.__name__
         found.setdefault(mutant.code, f"{place}: {mutant.sentence}")
