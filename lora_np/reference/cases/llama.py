@@ -9,7 +9,7 @@ import numpy as np
 
 from .draws import as_float32, bell, bits_of
 from .model import generation_case, model_case
-from .operations import EDGE, attention_case, bells, norm_case, operation_case
+from .operations import EDGE, attention_case, norm_case, operation_case
 from .training import run_case
 
 SIZES = {"vocab_size": 11, "n_positions": 7, "d_model": 8, "n_layers": 2, "n_heads": 3, "n_kv_heads": 1}
@@ -23,21 +23,18 @@ grouped_case = partial(attention_case, tier=4)
 
 
 def rope_case(id, D, theta, positions, *about):
-    bits, positions = bits_of(id), np.array(positions)
-    shape = (*positions.shape, 3 * D)
-    inputs = {"x": bell(bits, shape), "positions": positions, "theta": np.array(theta), "grad.y": bell(bits, shape)}
+    shape = (*np.shape(positions), 3 * D)
+    inputs = {"x": shape, "positions": positions, "theta": theta, "grad.y": shape}
     return llama_case("rope", id, {"head_size": D}, inputs, *about)
 
 
 def swiglu_case(id, gate, *about):
-    bits, gate = bits_of(id), as_float32(gate)
-    inputs = {"gate": gate, "up": bell(bits, gate.shape), "grad.y": bell(bits, gate.shape)}
-    return llama_case("swiglu", id, {}, inputs, *about)
+    shape = np.shape(gate)
+    return llama_case("swiglu", id, {}, {"gate": as_float32(gate), "up": shape, "grad.y": shape}, *about)
 
 
 def head_case(id, targets, *about, **settings):
-    shapes = {"x": (2, 3, 5), "weight": (7, 5)}
-    inputs = {**bells(bits_of(id), shapes), "targets": np.array(targets)}
+    inputs = {"x": (2, 3, 5), "weight": (7, 5), "targets": targets}
     settings = {"ignore_index": -100, "grad_loss": 1.0, **settings}
     return llama_case("linear_cross_entropy", id, settings, inputs, *about)
 

@@ -86,34 +86,33 @@ def adapted_layer(settings, t):
 # `about` is the case's description, the mistake that it tests for and, if any, its flags.
 
 
-def bells(bits, shapes):
-    """Draw arrays with `bell`; `shapes` and the result are dicts keyed by name."""
-    return {name: bell(bits, shape) for name, shape in shapes.items()}
-
-
-def operation_case(kind, id, settings, inputs, *about, tier=1):
+def operation_case(kind, id, settings, inputs, *about, tier=1, bits=None):
+    """Make a case; `inputs` is a dict, name -> array, or the shape of an array to draw with `bell`."""
+    inputs = drawn(bits or bits_of(id), inputs)
     return ReferenceCase(id, tier, kind, settings, inputs, COMPUTE[kind], *about)
+
+
+def drawn(bits, inputs):
+    return {name: bell(bits, of) if isinstance(of, tuple) else np.asarray(of) for name, of in inputs.items()}
 
 
 def linear_case(id, x_shape, *about, bias=True):
     shapes = {"x": x_shape, "weight": (4, 6), **({"bias": (4,)} if bias else {}), "grad.y": (*x_shape[:-1], 4)}
-    return operation_case("linear", id, {}, bells(bits_of(id), shapes), *about)
+    return operation_case("linear", id, {}, shapes, *about)
 
 
 def norm_case(kind, id, x, *about, eps=1e-5, tier=1):
     bits, C = bits_of(id), x.shape[-1:]
     inputs = {"x": x, "weight": as_float32(1.0 + bell(bits, C, 0.5))}
-    inputs |= {"bias": bell(bits, C)} if kind == "layer_norm" else {}
-    inputs["grad.y"] = bell(bits, x.shape)
-    return operation_case(kind, id, {"eps": eps}, inputs, *about, tier=tier)
+    inputs |= {"bias": C} if kind == "layer_norm" else {}
+    return operation_case(kind, id, {"eps": eps}, {**inputs, "grad.y": x.shape}, *about, tier=tier, bits=bits)
 
 
 layer_norm_case = partial(norm_case, "layer_norm")
 
 
 def case_of_x(kind, output, id, x, *about):
-    inputs = {"x": as_float32(x), f"grad.{output}": bell(bits_of(id), np.shape(x))}
-    return operation_case(kind, id, {}, inputs, *about)
+    return operation_case(kind, id, {}, {"x": as_float32(x), f"grad.{output}": np.shape(x)}, *about)
 
 
 gelu_case, softmax_case = partial(case_of_x, "gelu", "y"), partial(case_of_x, "softmax", "probs")
@@ -122,30 +121,29 @@ gelu_case, softmax_case = partial(case_of_x, "gelu", "y"), partial(case_of_x, "s
 def attention_case(id, Tq, Tk, *about, scale=1.0, positions=None, H=3, K=None, D=4, tier=1):
     """A case of attention; with K, each of the K key heads has several query heads."""
     bits, C, C_keys = bits_of(id), H * D, (K or H) * D
-    inputs = bells(bits, {"q": (2, Tq, C), "k": (2, Tk, C_keys), "v": (2, Tk, C_keys)})
-    inputs["q"] = as_float32(scale * inputs["q"])
-    inputs |= {} if positions is None else {"positions": np.array(positions)}
-    inputs["grad.context"] = bell(bits, (2, Tq, C))
+    inputs = {"q": as_float32(scale * bell(bits, (2, Tq, C))), "k": (2, Tk, C_keys), "v": (2, Tk, C_keys)}
+    inputs |= {} if positions is None else {"positions": positions}
+    inputs["grad.context"] = (2, Tq, C)
     kind, settings = ("grouped_attention", {"n_heads": H, "n_kv_heads": K}) if K else ("attention", {"n_heads": H})
-    return operation_case(kind, id, settings, inputs, *about, tier=tier)
+    return operation_case(kind, id, settings, inputs, *about, tier=tier, bits=bits)
 
 
 def cross_entropy_case(id, logits, targets, *about, grad_loss=1.0, ignore_index=-100):
-    inputs = {"logits": as_float32(logits), "targets": np.array(targets)}
+    inputs = {"logits": as_float32(logits), "targets": targets}
     settings = {"ignore_index": ignore_index, "grad_loss": grad_loss}
     return operation_case("cross_entropy", id, settings, inputs, *about)
 
 
 def dropout_case(id, p, *about):
     bits = bits_of(id)
-    inputs = {"x": bell(bits, (3, 8)), "mask": mask(bits, (3, 8), p), "grad.y": bell(bits, (3, 8))}
-    return operation_case("dropout", id, {"p": p}, inputs, *about)
+    inputs = {"x": bell(bits, (3, 8)), "mask": mask(bits, (3, 8), p), "grad.y": (3, 8)}
+    return operation_case("dropout", id, {"p": p}, inputs, *about, bits=bits)
 
 
 def adapted_case(kind, id, *about, rows=(3, 5), p=None, B=1.0, **changes):
     """A case of an adapted linear layer; `B` scales lora_B, and p = None means no dropout mask."""
     bits, settings = bits_of(id), {"r": 2, "alpha": 5.0, "rslora": False, **changes}
-    inputs = bells(bits, {"x": (*rows, 6), "weight": (4, 6), "bias": (4,)})
+    inputs = drawn(bits, {"x": (*rows, 6), "weight": (4, 6), "bias": (4,)})
     inputs |= {"lora_A": uniform(bits, (settings["r"], 6)), "lora_B": as_float32(B * bell(bits, (4, settings["r"])))}
     inputs |= {dora.MAGNITUDE: uniform(bits, (4,), 1.0, 3.0)} if kind == "dora" else {}
     inputs |= {} if p is None else {"mask": mask(bits, (*rows, 6), p)}
@@ -177,8 +175,6 @@ def operation_cases():
     equal[1, 1] = as_float32(np.arange(8) / 4.0)
     masked = bell(soft, (4, 5))
     masked[np.triu_indices(4, 1, 5)] = -np.inf
-    embedded = {"ids": np.array([[3, 1, 3, 0], [6, 3, 1, 5]])}
-    embedded |= bells(bits_of("embedding"), {"weight": (7, 5), "grad.y": (2, 4, 5)})
     return [
         linear_case("linear", (2, 3, 6), "y = x Wᵀ + b", "the weight read as (in, out)"),
         linear_case("linear-no-bias", (2, 3, 6), "y = x Wᵀ", "a bias that is added where there is none", bias=False),
@@ -230,9 +226,10 @@ def operation_cases():
         attention_case("attention-positions", 2, 5, "two queries a row, each at a position of its own",
                        "positions ignored: the query at position p may look at keys 0 … p", EDGE,
                        positions=[[2, 4], [0, 1]]),
-        operation_case("embedding", "embedding-repeated", {}, embedded,
+        operation_case("embedding", "embedding-repeated", {},
+                       {"ids": [[3, 1, 3, 0], [6, 3, 1, 5]], "weight": (7, 5), "grad.y": (2, 4, 5)},
                        "ids 1 and 3 stand at several places, 2 and 4 at none",
-                       "repeated ids that count once; rows that no id names not set to 0"),
+                       "repeated ids that count once; rows that no id names not set to 0", bits=bits_of("embedding")),
         cross_entropy_case("cross-entropy", bell(loss, (2, 3, 5), 2.0), [[4, -100, 0], [2, 2, 1]],
                            "the mean over the targets that are not −100",
                            "the sum for the mean; ignored targets counted in the mean"),

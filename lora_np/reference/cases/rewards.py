@@ -5,7 +5,7 @@ import numpy as np
 from ... import training
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of
-from .operations import bells, operation_case
+from .operations import drawn, operation_case
 
 # ---------------------------------------------------------------- what the package computes
 
@@ -34,7 +34,7 @@ def losses(settings, t, loss, slopes, **outputs):
 def grpo_case(id, rewards, lengths, *about, spread=0.4, grad_loss=1.0, **settings):
     """A case with a completion for each reward; `spread` is the size of the differences to the older policies."""
     bits, rewards = bits_of(id), np.array(rewards)
-    arrays = bells(bits, dict.fromkeys(("log_probs", "old", "reference"), (rewards.size, 4)))
+    arrays = drawn(bits, dict.fromkeys(("log_probs", "old", "reference"), (rewards.size, 4)))
     inputs = {"log_probs": as_float32(arrays["log_probs"] * 0.5 - 2.0)}
     inputs |= {name: as_float32(inputs["log_probs"] + spread * arrays[name]) for name in ("old", "reference")}
     inputs |= {"rewards": rewards, "lengths": np.array(lengths)}
@@ -44,15 +44,13 @@ def grpo_case(id, rewards, lengths, *about, spread=0.4, grad_loss=1.0, **setting
 
 def reward_cases():
     """The cases of tier 6."""
-    bits = bits_of("token log probabilities")
-    arrays = bells(bits, {"x": (2, 3, 5), "weight": (7, 5)})
-    arrays |= {"targets": np.array([[4, -100, 0], [6, 2, -100]]), "grad.log_probs": bell(bits, (2, 3))}
-    pairs = bells(bits_of("preferences"), {"log_probs": (4, 2), "reference": (4, 2)})
-    pairs = {name: as_float32(3.0 * array - 20.0) for name, array in pairs.items()}
+    tokens = {"x": (2, 3, 5), "weight": (7, 5), "targets": [[4, -100, 0], [6, 2, -100]], "grad.log_probs": (2, 3)}
+    bits = bits_of("preferences")
+    pairs = {name: as_float32(3.0 * bell(bits, (4, 2)) - 20.0) for name in ("log_probs", "reference")}
     return [
-        operation_case("token_log_probs", "token-log-probs", {"ignore_index": -100}, arrays,
+        operation_case("token_log_probs", "token-log-probs", {"ignore_index": -100}, tokens,
                        "log p of each target; gradients of either sign", "a mean; p − onehot; ignored rows with a "
-                       "gradient", tier=6),
+                       "gradient", tier=6, bits=bits_of("token log probabilities")),
         grpo_case("grpo", [[1.0, 0.0, 0.25], [-2.0, 0.5, 0.5]], [4, 2, 3, 1, 4, 4], "two groups of three, some ratios "
                   "clipped, with a penalty", "a standard deviation that divides by G; clipping on both sides; the mean "
                   "over all tokens; the gradient of log π − log π_ref",
