@@ -254,8 +254,8 @@ def slips(function, outputs):
     The most likely mutations come first: changes in one place, then in several places, then replaced variables.
     """
     in_one_place = (base.mutants(function, changes, outputs) for changes in (base.CHANGES, CHANGES))
-    elsewhere = throughout(function), in_statements(function), base.mutants(function, (names,), outputs)
-    changes = itertools.chain(*in_one_place, *elsewhere)
+    elsewhere = throughout(function), in_statements(function), of_whole_svd(function, outputs)
+    changes = itertools.chain(*in_one_place, *elsewhere, base.mutants(function, (names,), outputs))
     unclear = ("axis has", "reshape has")  # `axes` describes the same changes better
     return [c for c in changes if not HOLDS_ITSELF.search(c.code) and not c.sentence.startswith(unclear)]
 
@@ -310,6 +310,14 @@ def in_statements(function):
                     yield changed(function, {rounds: code(f"list({text(rounds)}){part}")}, said)
             case ast.Assign([ast.Name(name)], ast.BinOp() | ast.Call() as value):
                 yield changed(function, {value: code(f"np.ones_like({text(value)})")}, f"{name} is left out")
+
+
+def of_whole_svd(function, outputs):
+    """Replace a thin singular value decomposition with a full one, and take different slices of it."""
+    thin = [n for n in ast.walk(function) if isinstance(n, ast.keyword) and n.arg == "full_matrices"]
+    if thin:
+        whole = changed(function, dict.fromkeys(thin, ast.keyword("full_matrices", ast.Constant(True))), "")
+        yield from base.mutants(ast.parse(whole.code).body[0], (slices,), outputs)
 
 
 def changed(function, new, sentence):
