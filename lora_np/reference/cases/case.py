@@ -41,11 +41,6 @@ def in_dtype(array, dtype):
     return np.array(array, dtype=DTYPES[dtype] if floating else array.dtype, order="C")
 
 
-def under(prefix, tensors):
-    """Return the tensors whose names start with the prefix, and remove the prefix from their names."""
-    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
-
-
 def stage(name, inputs):
     """The tensor's stage: "input", "forward", "backward", "merge", "step 10", …"""
     if name in inputs:

@@ -19,7 +19,8 @@ from ...model import ARCHITECTURES, backward, draw_masks, forward, parameter_sha
 from ...model.decoder import empty_cache, make_decoder, next_logits
 from ...model.sampling import Sampling, draw, next_probabilities
 from ...training import trainable_arrays
-from .case import ReferenceCase, under
+from ..plain.calls import under
+from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, mask, uniform, whole
 
 SIZES = {"dropout": 0.0, "layer_norm_eps": 1e-5, "vocab_size": 11, "n_positions": 7, "d_model": 12, "n_layers": 2}

@@ -9,8 +9,9 @@ from ... import training
 from ...data import Batch
 from ...model import loss_and_gradients
 from ...model.objective import Objective
+from ..plain.calls import under
 from . import model
-from .case import ReferenceCase, under
+from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, keep_mask, whole
 
 RECORDED = (1, 10, 50)  # steps after which parameters are recorded
