@@ -95,7 +95,7 @@ def test_mistakes_by_hand_are_mistakes(name):
     exercise = ITEMS[name]
     given = [(*of, draw) for of in exercise.mistakes.items() for draw in ("practice", "grading")]
     for output, mistakes, draw in given:
-        for sentence, wrong in mistakes:
+        for sentence, wrong in mistakes.items():
             values = [(np.asarray(wrong(i)), i) for i in draws_of(exercise, draw)]
             assert all(value.shape == np.shape(i.right[output]) for value, i in values), sentence
             assert not all(is_right_array(value, i, output) for value, i in values), sentence

@@ -100,7 +100,7 @@ def tried(function, *arguments):
 
 
 def by_hand(exercise, name, drawn):
-    yield from exercise.mistakes.get(name, ())
+    yield from exercise.mistakes.get(name, {}).items()
 
 
 def by_code(exercise, name, drawn):

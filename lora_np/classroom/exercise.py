@@ -4,16 +4,16 @@ An exercise is a module in `exercises/SET/`. Its docstring contains the title an
 define
 
     NAME(inputs)           the worked solution, named after the module; its docstring describes inputs and outputs
-    POINTS                 int
-    OUTPUTS                names of the values that the solution returns
     HINTS                  output -> a guiding question without the formula
     FORMULA                str, printed if a student asks for it
-    draw(rng, size)        -> the inputs of one call, by name
+    draw(rng, size)        -> the inputs of one call, by name; `size` is a Sizes
 
 and may define
 
-    MISTAKES               output -> [(description, i -> the incorrect value)], at most three in total, and only those
-                           that no mutation of the solution produces; see `diagnosis.py`
+    OUTPUTS                names of the values that the solution returns, if they are not those in HINTS
+    MISTAKES               description -> function from i to the incorrect value, or a dict of such dicts, by output, if
+                           HINTS has several outputs: at most three in total, and only those that no mutation of the
+                           solution produces; see `diagnosis.py`
     compared(i, outputs)   -> dict of values to compare instead of the outputs, if the correct outputs are not unique
     properties(i, outputs) -> {property: complaint, or None}, if outputs can be checked only by their properties
     also(i)                -> {name: changed inputs} for additional calls; i.also[name] is the dict of a call's outputs
@@ -49,23 +49,23 @@ class Unfit(ValueError):
 
 
 class Exercise(NamedTuple):
-    """The contents of a module in `exercises/`."""
+    """The contents of a module in `exercises/`, under the same names in lower case."""
 
     name: str
+    points: int
     title: str
     text: str
     solution: Callable
-    points: int
     outputs: tuple[str, ...]
     hints: dict
     formula: str
     draw: Callable
-    mistakes: dict
-    compared: Callable
-    properties: Callable | None
-    also: Callable
-    large: Callable | None
-    after: str
+    mistakes: dict  # by output
+    compared: Callable = lambda i, outputs: outputs
+    properties: Callable | None = None
+    also: Callable = lambda i: {}
+    large: Callable | None = None
+    after: str = ""
 
     @property
     def arguments(self):
@@ -73,46 +73,41 @@ class Exercise(NamedTuple):
         return tuple(inspect.signature(self.solution).parameters)
 
 
-def read_exercise(module):
+def read_exercise(module, points):
     """Read the exercise in a module, given its full name, such as "lora_np.classroom.exercises.lora_layer.merge"."""
     module = import_module(module)
+    name, hints = module.__name__.rpartition(".")[2], module.HINTS
     title, _, text = inspect.cleandoc(module.__doc__).partition("\n")
-    name = module.__name__.rpartition(".")[2]
-    return Exercise(
-        name=name,
-        title=title.strip().removesuffix("."),
-        text=text.strip(),
-        solution=getattr(module, name),
-        points=module.POINTS,
-        outputs=module.OUTPUTS,
-        hints=module.HINTS,
-        formula=module.FORMULA,
-        draw=module.draw,
-        mistakes=getattr(module, "MISTAKES", {}),
-        compared=getattr(module, "compared", lambda i, outputs: outputs),
-        properties=getattr(module, "properties", None),
-        also=getattr(module, "also", lambda i: {}),
-        large=getattr(module, "large", None),
-        after=getattr(module, "AFTER", ""),
-    )
+    contents = {field.lower(): value for field, value in vars(module).items() if field.lower() in Exercise._fields}
+    contents |= {"title": title.strip().removesuffix("."), "text": text.strip(), "solution": getattr(module, name)}
+    mistakes = contents.pop("mistakes", {})
+    contents["mistakes"] = mistakes if len(hints) > 1 else dict.fromkeys(hints, mistakes)
+    return Exercise(name, points, **{"outputs": tuple(hints)} | contents)
 
 
 # ---------------------------------------------------------------- draws
 
 
-def sizes(rng, number):
-    """Draw the lengths of axes, no two of which are equal, so that swapped axes are detected.
+class Sizes(SimpleNamespace):
+    """Lengths of axes, no two of which are equal, so that swapped axes are detected.
 
     N, n_in, n_out, r, B, T, C, H, D, F and V have the same meaning as in the package; C = H · D, and r is smaller than
     n_in and n_out. `alpha` is a float. `number` is the index of the draw in the check, for exercises with a special
     case in one of the draws.
     """
+
+    def normals(self, rng, **axes):
+        """Return a dict of random normal arrays with the given axes: size.normals(rng, W="n_out n_in")."""
+        return {name: rng.normal(size=[getattr(self, axis) for axis in of.split()]) for name, of in axes.items()}
+
+
+def sizes(rng, number):
     r = 2 + number % 3
     H, D, B = rng.permutation([n for n in (2, 3, 4, 5) if n != r]).tolist()
     N, n_in, n_out, T, F, V = rng.permutation([n for n in range(6, 15) if n != H * D])[:6].tolist()
     alpha = r * float(rng.uniform(0.3, 0.8) if number % 2 else rng.uniform(1.3, 2.5))
     named = {"N": N, "n_in": n_in, "n_out": n_out, "r": r, "B": B, "T": T, "C": H * D, "H": H, "D": D, "F": F}
-    return SimpleNamespace(**named, V=V + 15, alpha=alpha, number=number)
+    return Sizes(**named, V=V + 15, alpha=alpha, number=number)
 
 
 def generator(*words):
@@ -156,11 +151,6 @@ def complete(exercise, drawn, size):
             i.right = compared_outputs(exercise, exercise.solution, i, inputs)
             i.rounding = rounding_of(exercise, i)
     return i
-
-
-def normals(rng, size, **axes):
-    """Return a dict of random normal arrays, with axes named as in `sizes`: normals(rng, size, W="n_out n_in")."""
-    return {name: rng.normal(size=[getattr(size, axis) for axis in of.split()]) for name, of in axes.items()}
 
 
 def compared_outputs(exercise, function, i, inputs):

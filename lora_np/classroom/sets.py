@@ -56,7 +56,7 @@ def read_sets():
     for folder, number in SETS.items():
         module = import_module(f"{__package__}.exercises.{folder}")
         title, _, text = inspect.cleandoc(module.__doc__).partition("\n")
-        exercises = tuple(read_exercise(f"{module.__name__}.{name}") for name in module.EXERCISES)
+        exercises = tuple(read_exercise(f"{module.__name__}.{n}", points) for n, points in module.EXERCISES.items())
         sets[f"{number:02}_{folder}"] = ExerciseSet(
             f"{number:02}_{folder}",
             title.removesuffix("."),

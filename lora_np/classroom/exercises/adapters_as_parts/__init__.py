@@ -6,13 +6,20 @@ questions in mind. **Which parts of an array belong together?** Each row has its
 each name its own weight. **What may be added up?** You may add updates, but neither factors nor norms.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = (
     "lesson 11 with its optional sections (`notebooks/11_adapters_as_parts.ipynb`), exercise 7 of [set "
     "02](02_rank_and_svd.ipynb), a pencil"
 )
 TIME = "two and a half hours in two sessions: a warm-up, the nucleus, four tasks with adapters, and a hard one"
-EXERCISES = ("next_probabilities", "nucleus", "rows_forward", "mix", "best_weight", "update_cosine", "compress")
+EXERCISES = {
+    "next_probabilities": 3,
+    "nucleus": 3,
+    "rows_forward": 4,
+    "mix": 3,
+    "best_weight": 2,
+    "update_cosine": 4,
+    "compress": 5,
+}
 QUESTION = """In words: five customers.
 
 A provider runs one base model on one machine, and each of its forty customers has an adapter of rank 16 on all linear

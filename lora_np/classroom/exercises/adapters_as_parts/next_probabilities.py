@@ -12,8 +12,6 @@ temperature? What effect does the temperature have if `top_k` = 1?
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("probs",)
 HINTS = {"probs": "The odds of two tokens are exp of a difference of logits. What may you subtract from a whole row?"}
 FORMULA = "z = logits / τ, and −∞ where that is below the row's k-th largest;  probs = softmax(z), along each row"
 
@@ -44,15 +42,11 @@ def of_those(i, stay):
 
 
 MISTAKES = {
-    "probs": [
-        (
-            "the rows do not add up to 1: the top k are selected after the softmax, but not divided by their sum",
-            lambda i: next_probabilities(i.logits, i.temperature, i.size.V) * (i.right["probs"] > 0),
-        ),
-        (
-            "the k least likely tokens are kept",
-            lambda i: of_those(i, i.logits <= np.sort(i.logits, axis=-1)[:, i.top_k - 1, None]),
-        ),
-        ("the first k tokens of the vocabulary are kept", lambda i: of_those(i, np.arange(i.size.V) < i.top_k)),
-    ]
+    "the rows do not add up to 1: the top k are selected after the softmax, but not divided by their sum": lambda i: (
+        next_probabilities(i.logits, i.temperature, i.size.V) * (i.right["probs"] > 0)
+    ),
+    "the k least likely tokens are kept": lambda i: of_those(
+        i, i.logits <= np.sort(i.logits, axis=-1)[:, i.top_k - 1, None]
+    ),
+    "the first k tokens of the vocabulary are kept": lambda i: of_those(i, np.arange(i.size.V) < i.top_k),
 }

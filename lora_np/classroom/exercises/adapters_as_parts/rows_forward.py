@@ -11,10 +11,6 @@ for one adapter at a time? **Predict:** does a row's result change if the adapte
 
 import numpy as np
 
-from ...exercise import normals
-
-POINTS = 4
-OUTPUTS = ("y",)
 HINTS = {"y": "Which part of the result is computed in the same way for every row? Which rows get an extra term?"}
 FORMULA = "y_n = x_n Wᵀ + b + s (x_n Aᵀ) Bᵀ with A, B, s of adapters[names[n]];  y_n = x_n Wᵀ + b if that is None"
 
@@ -38,7 +34,7 @@ def draw(rng, size):
         adapters[name] = rng.normal(size=(r, size.n_in)), rng.normal(size=(size.n_out, r)), s
     pattern = ("licences", None, "critics", "critics", None, "licences", "licences")
     names = [pattern[n % len(pattern)] for n in range(size.V)]  # enough for the pattern to repeat
-    return normals(rng, size, x="V n_in", W="n_out n_in", b="n_out") | {"adapters": adapters, "names": names}
+    return size.normals(rng, x="V n_in", W="n_out n_in", b="n_out") | {"adapters": adapters, "names": names}
 
 
 def in_groups(i):
@@ -51,9 +47,7 @@ def has_adapter(i):
 
 
 MISTAKES = {
-    "y": [
-        ("the rows are grouped by adapter, not in their original order", in_groups),
-        ("rows without an adapter are 0, not the base's output", lambda i: i.right["y"] * has_adapter(i)),
-        ("the bias is missing in rows with an adapter", lambda i: i.right["y"] - i.b * has_adapter(i)),
-    ]
+    "the rows are grouped by adapter, not in their original order": in_groups,
+    "rows without an adapter are 0, not the base's output": lambda i: i.right["y"] * has_adapter(i),
+    "the bias is missing in rows with an adapter": lambda i: i.right["y"] - i.b * has_adapter(i),
 }

@@ -7,22 +7,21 @@ did a value go in the forward pass?** Its gradient is the sum of the gradients t
 does each array have?** Write it down first: this prevents half of all mistakes.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = (
     "lesson 06 (`notebooks/06_backward.ipynb`), your results from [exercise set 03](03_gradients_by_hand.ipynb), "
     "paper and a pencil"
 )
 TIME = "two hours in two sessions: a warm-up of ten minutes, attention step by step, and half a block at the end"
-EXERCISES = (
-    "residual_backward",
-    "predicted_drop",
-    "embedding_backward",
-    "attend_backward",
-    "scores_backward",
-    "query_key_backward",
-    "three_ways_backward",
-    "attention_half_backward",
-)
+EXERCISES = {
+    "residual_backward": 2,
+    "predicted_drop": 2,
+    "embedding_backward": 3,
+    "attend_backward": 4,
+    "scores_backward": 2,
+    "query_key_backward": 4,
+    "three_ways_backward": 2,
+    "attention_half_backward": 5,
+}
 QUESTION = """In words: three biases.
 
 The layers `q_proj`, `k_proj` and `v_proj` have biases, three vectors of length C that are added at every position:

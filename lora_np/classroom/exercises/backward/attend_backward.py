@@ -13,11 +13,8 @@ which terms do probs_ij and v_j occur?
 
 import numpy as np
 
-from ...exercise import normals
 from .scores_backward import scores_backward
 
-POINTS = 4
-OUTPUTS = ("dprobs", "dv")
 HINTS = {
     "dprobs": "prob_ij occurs only in context_i, as the factor of v_j. Each head has its own columns of dcontext.",
     "dv": "Which queries i use value j, and with what weight?",
@@ -39,7 +36,7 @@ def attend_backward(dcontext, probs, v):
 def draw(rng, size):
     weights = np.tril(np.exp(1.5 * rng.normal(size=(size.B, size.H, size.T, size.T))))
     probs = weights / weights.sum(axis=-1, keepdims=True)
-    return {"probs": probs, **normals(rng, size, dcontext="B T C", v="B H T D")}
+    return {"probs": probs, **size.normals(rng, dcontext="B T C", v="B H T D")}
 
 
 def strided(i):
@@ -49,12 +46,11 @@ def strided(i):
 
 STRIDED = "each head has every H-th column of dcontext, not D adjacent columns"
 MISTAKES = {
-    "dprobs": [
-        (STRIDED, lambda i: strided(i) @ i.v.swapaxes(-1, -2)),
-        (
-            "this is dscores: it has already gone back through the softmax",
-            lambda i: scores_backward(i.right["dprobs"], i.probs),
+    "dprobs": {
+        STRIDED: lambda i: strided(i) @ i.v.swapaxes(-1, -2),
+        "this is dscores: it has already gone back through the softmax": lambda i: scores_backward(
+            i.right["dprobs"], i.probs
         ),
-    ],
-    "dv": [(STRIDED, lambda i: i.probs.swapaxes(-1, -2) @ strided(i))],
+    },
+    "dv": {STRIDED: lambda i: i.probs.swapaxes(-1, -2) @ strided(i)},
 }

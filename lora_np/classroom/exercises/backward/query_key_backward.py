@@ -9,8 +9,6 @@ score, `q · k / √D`. What are `dq` and `dk` then, and do your formulas agree?
 
 import numpy as np
 
-POINTS = 4
-OUTPUTS = ("dq", "dk")
 HINTS = {
     "dq": "score_ij is q_i · k_j times a constant. In which scores does q_i occur, and with what factor in each?",
     "dk": "In which scores does k_j occur: along a row, or down a column?",
@@ -37,4 +35,4 @@ def draw(rng, size):
     return {"dscores": dscores, "q": q, "k": k}
 
 
-MISTAKES = {"dq": [("each query's own position is missing", lambda i: np.tril(i.dscores, -1) @ i.k / i.size.D**0.5)]}
+MISTAKES = {"dq": {"each query's own position is missing": lambda i: np.tril(i.dscores, -1) @ i.k / i.size.D**0.5}}

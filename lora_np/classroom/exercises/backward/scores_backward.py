@@ -10,8 +10,6 @@ positions?
 
 import numpy as np
 
-POINTS = 2
-OUTPUTS = ("dscores",)
 HINTS = {"dscores": "It is set 03's softmax with two more axes. Along which axis do the probabilities add up to 1?"}
 FORMULA = "dscores_ij = probs_ij (dprobs_ij − Σ_k dprobs_ik probs_ik)"
 
@@ -29,14 +27,10 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "dscores": [
-        (
-            "each probability is differentiated with respect to its own score only",
-            lambda i: i.dprobs * i.probs * (1 - i.probs),
-        ),
-        (
-            "the sum over the keys up to the query lacks the factor probs",
-            lambda i: i.probs * (i.dprobs - np.tril(i.dprobs).sum(axis=-1, keepdims=True)),
-        ),
-    ]
+    "each probability is differentiated with respect to its own score only": lambda i: (
+        i.dprobs * i.probs * (1 - i.probs)
+    ),
+    "the sum over the keys up to the query lacks the factor probs": lambda i: (
+        i.probs * (i.dprobs - np.tril(i.dprobs).sum(axis=-1, keepdims=True))
+    ),
 }

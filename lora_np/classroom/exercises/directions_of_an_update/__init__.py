@@ -6,7 +6,6 @@ only a few lines of code, and each has misled someone. Always ask: **what would 
 to find?** You may use `np.linalg.svd`, which returns `U`, the singular values, and `Vᵀ`.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = (
     "lesson 09 with its optional sections (`notebooks/09_directions_of_an_update.ipynb`), your "
     "`product_singular_values` from [exercise set 02](02_rank_and_svd.ipynb), paper and a pencil"
@@ -15,14 +14,14 @@ TIME = (
     "two and a half hours in two sessions: a warm-up of ten minutes, four measures, a hard one, and five claims "
     "to assess"
 )
-EXERCISES = (
-    "stable_rank",
-    "subspace_similarity",
-    "chance_similarity",
-    "amplification",
-    "count_intruders",
-    "adapter_directions",
-)
+EXERCISES = {
+    "stable_rank": 2,
+    "subspace_similarity": 3,
+    "chance_similarity": 2,
+    "amplification": 3,
+    "count_intruders": 4,
+    "adapter_directions": 4,
+}
 QUESTION = """In words: five claims.
 
 Here are five claims from a report. Each concludes more than its numbers show. For each claim, say in two or three

@@ -15,8 +15,6 @@ be 0?
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("phi",)
 HINTS = {"phi": "What are the entries of U_iᵀ V_j, and how many are there? How large can the sum of their squares be?"}
 FORMULA = "φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j),  U_i = U[:, :i],  V_j = V[:, :j]"
 
@@ -44,11 +42,8 @@ def cosines(i):
 
 
 MISTAKES = {
-    "phi": [
-        (
-            "the cosines of the angles between the spans are not squared",
-            lambda i: np.linalg.norm(cosines(i), "nuc") / min(i.i, i.j),
-        ),
-        ("only columns with the same index are compared", lambda i: np.sum(np.diag(cosines(i)) ** 2) / min(i.i, i.j)),
-    ]
+    "the cosines of the angles between the spans are not squared": lambda i: (
+        np.linalg.norm(cosines(i), "nuc") / min(i.i, i.j)
+    ),
+    "only columns with the same index are compared": lambda i: np.sum(np.diag(cosines(i)) ** 2) / min(i.i, i.j),
 }

@@ -8,10 +8,18 @@ the vocabulary. Keep two questions in mind. **What shape does each array have?**
 and your code contradicts it, the code is wrong.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 05 (`notebooks/05_forward.ipynb`), paper and a pencil"
 TIME = "two hours in two sessions: a warm-up of ten minutes, attention step by step, a block, and two checks"
-EXERCISES = ("embed", "layer_norm", "split_heads", "causal_scores", "attend", "block", "perplexity", "who_reads_whom")
+EXERCISES = {
+    "embed": 2,
+    "layer_norm": 3,
+    "split_heads": 2,
+    "causal_scores": 3,
+    "attend": 3,
+    "block": 4,
+    "perplexity": 3,
+    "who_reads_whom": 4,
+}
 QUESTION = """In words: what does not change?
 
 Here are four changes to a model like ours. For each, say in two to four sentences what happens to the logits, and why.

@@ -11,8 +11,6 @@ splitting them?
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("context",)
 HINTS = {"context": "Row i of a head's result is Σ_j prob_ij v_j. How do you undo the split into heads, step by step?"}
 FORMULA = "O = probs v, (N, H, T, D);  context = O.transpose(0, 2, 1, 3).reshape(N, T, H · D)"
 
@@ -33,14 +31,10 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "context": [
-        (
-            "each head fills every H-th column, not D adjacent columns",
-            lambda i: (i.probs @ i.v).transpose(0, 2, 3, 1).reshape(i.right["context"].shape),
-        ),
-        (
-            "each position takes only the value with the largest weight",
-            lambda i: attend(np.eye(i.size.T)[i.probs.argmax(axis=-1)], i.v),
-        ),
-    ]
+    "each head fills every H-th column, not D adjacent columns": lambda i: (
+        (i.probs @ i.v).transpose(0, 2, 3, 1).reshape(i.right["context"].shape)
+    ),
+    "each position takes only the value with the largest weight": lambda i: attend(
+        np.eye(i.size.T)[i.probs.argmax(axis=-1)], i.v
+    ),
 }

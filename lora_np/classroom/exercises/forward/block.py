@@ -17,8 +17,6 @@ from .causal_scores import causal_scores
 from .layer_norm import layer_norm
 from .split_heads import split_heads
 
-POINTS = 4
-OUTPUTS = ("y",)
 HINTS = {"y": "Draw it. There are two sums: what bypasses each branch, and what does each branch read first?"}
 FORMULA = """h = part["ln1"](x);  q, k, v = part["q_proj"](h), part["k_proj"](h), part["v_proj"](h)
 middle = x + part["o_proj"](part["attention"](q, k, v))
@@ -65,14 +63,10 @@ def half(i, x, silent):
 
 
 MISTAKES = {
-    "y": [
-        (
-            "each layer norm comes after its sum, not at the start of its branch",
-            lambda i: i.part["ln2"](half(i, i.part["ln1"](half(i, i.x, "down_proj")), "o_proj")),
-        ),
-        (
-            "the residual paths begin after the layer norms, which belong to the branches",
-            lambda i: half(i, i.part["ln2"](half(i, i.part["ln1"](i.x), "down_proj")), "o_proj"),
-        ),
-    ]
+    "each layer norm comes after its sum, not at the start of its branch": lambda i: i.part["ln2"](
+        half(i, i.part["ln1"](half(i, i.x, "down_proj")), "o_proj")
+    ),
+    "the residual paths begin after the layer norms, which belong to the branches": lambda i: half(
+        i, i.part["ln2"](half(i, i.part["ln1"](i.x), "down_proj")), "o_proj"
+    ),
 }

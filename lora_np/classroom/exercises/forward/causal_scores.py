@@ -11,7 +11,8 @@ masked score be −∞, and not 0 or a large negative number? Before you write t
 
 import numpy as np
 
-POINTS = 3
+from ....ops.softmax import softmax
+
 OUTPUTS = ("scores",)
 HINTS = {
     "numbers": "Row i holds the dot products of q_i with the keys. How large is a sum of D random terms of size 1?",
@@ -47,15 +48,10 @@ def compared(i, outputs):
     return {"numbers": numbers, "mask": np.where(seen, 7.0 * hidden, kinds)}
 
 
-def shares(i):
-    weights = np.exp(causal_scores(i.q, i.k))
-    return weights / weights.sum(axis=-1, keepdims=True)
-
-
 MISTAKES = {
-    "numbers": [("these are the softmax of the scores", shares)],
-    "mask": [
-        ("hidden scores are 0, but exp(0) is not 0", lambda i: np.maximum(i.right["mask"], 0)),
-        ("hidden scores are negative, not −∞: only exp(−∞) is exactly 0", lambda i: np.maximum(i.right["mask"], -20)),
-    ],
+    "numbers": {"these are the softmax of the scores": lambda i: softmax(causal_scores(i.q, i.k))},
+    "mask": {
+        "hidden scores are 0, but exp(0) is not 0": lambda i: np.maximum(i.right["mask"], 0),
+        "hidden scores are negative, not −∞: only exp(−∞) is exactly 0": lambda i: np.maximum(i.right["mask"], -20),
+    },
 }

@@ -16,8 +16,6 @@ tolerance hide? **Predict** `reads` for a causal model. (The check's models are 
 
 import numpy as np
 
-POINTS = 4
-OUTPUTS = ("reads",)
 HINTS = {"reads": "Replace only the token at j with a different one. At which positions does any logit change?"}
 FORMULA = """changed = ids.copy();  changed[:, j] = (ids[:, j] + 1) % V
 reads[:, j] = (model(changed) != model(ids)).any(axis=(0, 2)), for each j"""
@@ -62,11 +60,9 @@ def put_in(i, token):
 
 
 MISTAKES = {
-    "reads": [
-        ("where the token is already 0, it is replaced by itself", lambda i: put_in(i, 0)),
-        ("where the token is already the last one, it is replaced by itself", lambda i: put_in(i, i.V - 1)),
-        ("a faint change is missed: compare bit for bit", lambda i: np.tril(i.right["reads"])),
-    ]
+    "where the token is already 0, it is replaced by itself": lambda i: put_in(i, 0),
+    "where the token is already the last one, it is replaced by itself": lambda i: put_in(i, i.V - 1),
+    "a faint change is missed: compare bit for bit": lambda i: np.tril(i.right["reads"]),
 }
 
 AFTER = """**Beyond the points.** Try your test and your functions on the package's own base model. Type this in:

@@ -7,13 +7,12 @@ and what it does not.
 
 from .experiment import PARTS
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "PARTS", "POINTS", "QUESTION", "TIME"]
 NEEDS = (
     "lesson 08 (`notebooks/08_full_and_lora.ipynb`), your `lora_backward` from [exercise set 07](07_lora_layer.ipynb), "
     "paper and a pencil"
 )
 TIME = "three hours in two sessions: first four short tasks and the optimiser, then a project with a written conclusion"
-EXERCISES = ("read_last", "accuracy", "standard_error", "paired_difference", "adamw_step", "fit_lora")
+EXERCISES = {"read_last": 2, "accuracy": 1, "standard_error": 1, "paired_difference": 4, "adamw_step": 6, "fit_lora": 6}
 QUESTION = """Your conclusion.
 
 Write it in about ten sentences, with the numbers from your table, for a colleague who has not seen the notebook. There

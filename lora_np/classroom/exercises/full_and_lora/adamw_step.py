@@ -17,7 +17,6 @@ its gradient's sign changes at every step?
 
 import numpy as np
 
-POINTS = 6
 OUTPUTS = ("p", "mu", "nu")
 HINTS = {
     "p": "Two things happen to p: it shrinks a little, if it is a matrix, and it moves. Which mu and nu move it?",
@@ -69,8 +68,8 @@ def with_penalty(i, least=2):
 
 L2 = "the weight decay is added to the gradient: that is Adam with an L2 penalty; AdamW keeps the two separate"
 MISTAKES = {
-    "mu": [(L2, lambda i: with_penalty(i)[0]), (f"{L2}, and decays only matrices", lambda i: with_penalty(i, 0)[0])],
-    "nu": [(L2, lambda i: with_penalty(i)[1])],
+    "mu": {L2: lambda i: with_penalty(i)[0], f"{L2}, and decays only matrices": lambda i: with_penalty(i, 0)[0]},
+    "nu": {L2: lambda i: with_penalty(i)[1]},
 }
 
 AFTER = """**Beyond the points.** With these functions you can train a classification head, as in lesson 08. Type this

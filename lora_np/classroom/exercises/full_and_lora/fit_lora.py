@@ -26,7 +26,6 @@ in = 8?
 
 import numpy as np
 
-POINTS = 6
 OUTPUTS = ("A", "B")
 HINTS = {
     "the start": "Shapes and initial values are those of exercise set 07. With 0 steps, return the initial A and B.",

@@ -9,17 +9,16 @@ Begin each derivation with one entry of an input: which entries of `y` does it c
 effects. Write the matrix form last.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 03 (`notebooks/03_gradients_by_hand.ipynb`), lesson 04 for the last exercise, paper and a pencil"
 TIME = "two hours in two sessions: a ten-minute warm-up, four derivations, and a hard one at the end"
-EXERCISES = (
-    "centred_difference",
-    "linear_backward",
-    "gelu_backward",
-    "softmax_backward",
-    "cross_entropy_backward",
-    "layer_norm_backward",
-)
+EXERCISES = {
+    "centred_difference": 2,
+    "linear_backward": 3,
+    "gelu_backward": 3,
+    "softmax_backward": 3,
+    "cross_entropy_backward": 3,
+    "layer_norm_backward": 6,
+}
 QUESTION = """In words: four colleagues and their gradient checks.
 
 Four colleagues compare a backward pass with central differences. The first three have written layer norm (C = 16) and

@@ -12,8 +12,6 @@ it, at x − h, x and x + h: which two give the best estimate of the slope at x,
 
 import numpy as np
 
-POINTS = 2
-OUTPUTS = ("grad",)
 HINTS = {"grad": "Which points lie on either side of x, and how far apart are they? Are all other entries unchanged?"}
 FORMULA = "grad_i = (f(x + h e_i) − f(x − h e_i)) / 2h,  e_i: 1 at entry i, 0 elsewhere"
 
@@ -54,11 +52,9 @@ def one_sided(i, cut):
 
 
 MISTAKES = {
-    "grad": [
-        ("this is the forward difference, from x to x + h", lambda i: one_sided(i, np.maximum)),
-        ("this is the backward difference, from x − h to x", lambda i: one_sided(i, np.minimum)),
-        ("the step is much smaller than h", lambda i: centred_difference(i.f, i.x, 1e-5)),
-    ]
+    "this is the forward difference, from x to x + h": lambda i: one_sided(i, np.maximum),
+    "this is the backward difference, from x − h to x": lambda i: one_sided(i, np.minimum),
+    "the step is much smaller than h": lambda i: centred_difference(i.f, i.x, 1e-5),
 }
 
 AFTER = """**Now you have your own gradient check.** A loss is a scalar, but a layer's output is an array. So choose any

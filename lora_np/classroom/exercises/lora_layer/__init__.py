@@ -3,10 +3,9 @@
 Inputs and outputs are stored as rows: `x` is (N, in), `W` is (out, in), `A` is (r, in), `B` is (out, r), and `s = α/r`.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 07 (`notebooks/07_lora_layer.ipynb`), a pencil"
 TIME = "60 to 90 minutes: a ten-minute warm-up, and three derivations"
-EXERCISES = ("merge", "lora_forward", "lora_init", "lora_backward")
+EXERCISES = {"merge": 2, "lora_forward": 3, "lora_init": 3, "lora_backward": 6}
 QUESTION = """In words.
 
 A colleague initialises both `A` and `B` with small random numbers, "so that both can learn from the first step". In

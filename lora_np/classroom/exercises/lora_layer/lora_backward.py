@@ -5,10 +5,6 @@ linear layers and a sum, `u = x Aᵀ`, `z = s u Bᵀ`, `y = x Wᵀ + z`, and wor
 frozen, so there is no `dW`.) **Write down the shape** of each gradient before its formula.
 """
 
-from ...exercise import normals
-
-POINTS = 6
-OUTPUTS = ("dx", "dA", "dB")
 HINTS = {
     "dx": "x takes two paths in the forward pass. Which gradient comes back along each of them?",
     "dA": "u = x Aᵀ is a linear layer whose upstream gradient is du. By which factors is dy multiplied to give du?",
@@ -31,5 +27,5 @@ def lora_backward(dy, x, W, A, B, s):
 
 
 def draw(rng, size):
-    drawn = normals(rng, size, dy="N n_out", x="N n_in", W="n_out n_in", A="r n_in", B="n_out r")
+    drawn = size.normals(rng, dy="N n_out", x="N n_in", W="n_out n_in", A="r n_in", B="n_out r")
     return drawn | {"s": size.alpha / size.r}  # B is not zero, as in the middle of training; s is not 1

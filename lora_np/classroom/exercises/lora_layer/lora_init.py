@@ -6,8 +6,6 @@ Training must start from the unchanged base model, and its first step must chang
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("A", "B")
 HINTS = {
     "A": "A is drawn uniformly from an interval around 0 whose width depends on the number of inputs.",
     "B": "At the start, ΔW = s B A must be zero for any A.",

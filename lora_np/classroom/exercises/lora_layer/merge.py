@@ -4,10 +4,6 @@ Training is over. `merge` returns the single matrix that replaces both the base 
 `x W_mergedᵀ` is the adapted layer's output.
 """
 
-from ...exercise import normals
-
-POINTS = 2
-OUTPUTS = ("W_merged",)
 HINTS = {"W_merged": "Which single matrix maps every x to the sum of the outputs of the layer's two paths?"}
 FORMULA = "W_merged = W + s B A"
 
@@ -18,5 +14,5 @@ def merge(W, A, B, s):
 
 
 def draw(rng, size):
-    drawn = normals(rng, size, W="n_out n_in", A="r n_in", B="n_out r")
+    drawn = size.normals(rng, W="n_out n_in", A="r n_in", B="n_out r")
     return drawn | {"s": size.alpha / size.r}  # B is not zero, as in the middle of training; s is not 1

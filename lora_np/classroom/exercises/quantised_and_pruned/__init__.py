@@ -4,22 +4,21 @@
 weights; codes may have any integer dtype. No exercise needs a loop over weights.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = (
     "lesson 12 with its optional sections (`notebooks/12_quantised_and_pruned.ipynb`), [exercise set "
     "07](07_lora_layer.ipynb), a pencil"
 )
 TIME = "two hours in two sessions: a warm-up, quantising to four bits and back, pruning, and LoRA on a compressed base"
-EXERCISES = (
-    "int8_quantise",
-    "bits_per_weight",
-    "nf4_quantise",
-    "nf4_dequantise",
-    "prune_n_of_m",
-    "sparse_forward",
-    "int8_lora_backward",
-    "merge_back",
-)
+EXERCISES = {
+    "int8_quantise": 2,
+    "bits_per_weight": 2,
+    "nf4_quantise": 4,
+    "nf4_dequantise": 3,
+    "prune_n_of_m": 2,
+    "sparse_forward": 3,
+    "int8_lora_backward": 3,
+    "merge_back": 3,
+}
 QUESTION = """In words: a plan for a small graphics card.
 
 A model has 6.45 billion weights in the linear layers of its blocks, and 0.13 billion others, which are kept in float16.

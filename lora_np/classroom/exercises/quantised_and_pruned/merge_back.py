@@ -11,10 +11,8 @@ about 0 or about 1? **When your code passes:** which single entry of an update c
 
 import numpy as np
 
-from ...exercise import normals
 from .int8_quantise import follow, int8_quantise
 
-POINTS = 3
 OUTPUTS = ("new_codes", "new_scales", "lost")
 HINTS = {
     "new_codes": "Dequantise, add the update, quantise again. What is a row's new ruler? Where on it are the weights?",
@@ -49,7 +47,7 @@ def draw(rng, size):
     """
     s = size.alpha / size.r
     while True:
-        W, A, B = normals(rng, size, W="n_out n_in", A="r n_in", B="n_out r").values()
+        W, A, B = size.normals(rng, W="n_out n_in", A="r n_in", B="n_out r").values()
         codes, scales = int8_quantise(W)
         scales = scales * rng.uniform(0.5, 2.0, size.n_out)
         B *= [2.0, 0.4, 5.0][size.number] * scales.mean() / np.std(B @ A)
@@ -78,12 +76,11 @@ def kept(i):
 
 
 MISTAKES = {
-    "new_codes": [
-        ("the old rulers are kept, but the largest weight of a row may now be beyond their ends", kept),
-        ("the old rulers are kept, and weights beyond their ends are clipped", lambda i: np.clip(kept(i), -127, 127)),
-        (
-            "the codes of the base and those of ΔW are added, but their steps differ",
-            lambda i: 1.0 * i.codes + int8_quantise(i.B @ i.A)[0],
+    "new_codes": {
+        "the old rulers are kept, but the largest weight of a row may now be beyond their ends": kept,
+        "the old rulers are kept, and weights beyond their ends are clipped": lambda i: np.clip(kept(i), -127, 127),
+        "the codes of the base and those of ΔW are added, but their steps differ": lambda i: (
+            1.0 * i.codes + int8_quantise(i.B @ i.A)[0]
         ),
-    ]
+    }
 }

@@ -10,8 +10,6 @@ here, and is there a row for which the other method keeps more?
 
 import numpy as np
 
-POINTS = 2
-OUTPUTS = ("W_pruned",)
 HINTS = {"W_pruned": "Reshape W so that a third axis runs over a group's members. Which m − n members are smallest?"}
 FORMULA = "groups = |W|.reshape(out, in / m, m); in each, the m − n of smallest magnitude become 0"
 
@@ -41,8 +39,6 @@ def largest(i, axis):
 
 
 MISTAKES = {
-    "W_pruned": [
-        ("an entire row is treated as one group", lambda i: largest(i, 1)),
-        ("the entire matrix is treated as one group (unstructured pruning)", lambda i: largest(i, None)),
-    ]
+    "an entire row is treated as one group": lambda i: largest(i, 1),
+    "the entire matrix is treated as one group (unstructured pruning)": lambda i: largest(i, None),
 }

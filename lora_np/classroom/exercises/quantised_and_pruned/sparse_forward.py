@@ -14,8 +14,6 @@ average, with 16-bit values?
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("y",)
 HINTS = {"y": "Values 0 and 1 of a row belong to inputs 0 … 3, values 2 and 3 to 4 … 7. Where does value k belong?"}
 FORMULA = "y_no = Σ_k values_ok · x[n, 4 (k // 2) + positions_ok]"
 
@@ -43,18 +41,13 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "y": [
-        (
-            "the positions are not used: the values are multiplied by the first half of the inputs",
-            lambda i: i.x[:, : i.values.shape[1]] @ i.values.T,
-        ),
-        (
-            "the position is added to the value's own index",
-            lambda i: np.sum(i.values * i.x[:, np.arange(i.values.shape[1]) + i.positions], axis=-1),
-        ),
-        (
-            "only the second value of each group is used",
-            lambda i: sparse_forward(i.x, i.values * (np.arange(i.values.shape[1]) % 2), i.positions),
-        ),
-    ]
+    "the positions are not used: the values are multiplied by the first half of the inputs": lambda i: (
+        i.x[:, : i.values.shape[1]] @ i.values.T
+    ),
+    "the position is added to the value's own index": lambda i: np.sum(
+        i.values * i.x[:, np.arange(i.values.shape[1]) + i.positions], axis=-1
+    ),
+    "only the second value of each group is used": lambda i: sparse_forward(
+        i.x, i.values * (np.arange(i.values.shape[1]) % 2), i.positions
+    ),
 }

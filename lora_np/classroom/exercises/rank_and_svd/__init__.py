@@ -4,18 +4,17 @@ The symbols are those of the lesson: `W` and `M` are full matrices (out, in); `B
 factors; `sigma` holds singular values in descending order. You may use loops, but you will hardly need them.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 02 (`notebooks/02_rank_and_svd.ipynb`), paper and a pencil"
 TIME = "90 minutes: a ten-minute warm-up, five short exercises, a hard one, and five claims to assess"
-EXERCISES = (
-    "adapter_size",
-    "largest_saving_rank",
-    "product_column",
-    "truncate",
-    "energy_share",
-    "rank_at_energy",
-    "product_singular_values",
-)
+EXERCISES = {
+    "adapter_size": 1,
+    "largest_saving_rank": 3,
+    "product_column": 2,
+    "truncate": 3,
+    "energy_share": 2,
+    "rank_at_energy": 3,
+    "product_singular_values": 4,
+}
 QUESTION = """In words: five claims.
 
 Here are five common claims about LoRA. For each, explain in two or three sentences why it is true, is false, or does

@@ -16,8 +16,6 @@ probability during training? Which pairs count most, and which hardly count?
 
 import numpy as np
 
-POINTS = 4
-OUTPUTS = ("loss", "dlog_probs")
 HINTS = {
     "loss": "−log σ(m) is the logarithm of a sum of two exponentials. Which two? Over what do you average?",
     "dlog_probs": "What is the slope of −log σ(m) far below m = 0, at 0 and far above 0? How does each text change m?",
@@ -53,6 +51,6 @@ def margins(i):
 LATE = "the logarithm is taken after the mean"
 TURNED = "pairs have the weight σ(m), so those in the right order count most, but their weight is σ(−m)"
 MISTAKES = {
-    "loss": [(LATE, lambda i: -np.log(np.mean(np.exp(-np.logaddexp(0, -margins(i))))))],
-    "dlog_probs": [(TURNED, lambda i: i.right["dlog_probs"] * np.exp(margins(i))[:, None])],
+    "loss": {LATE: lambda i: -np.log(np.mean(np.exp(-np.logaddexp(0, -margins(i)))))},
+    "dlog_probs": {TURNED: lambda i: i.right["dlog_probs"] * np.exp(margins(i))[:, None]},
 }

@@ -15,10 +15,7 @@ entry of dz at the token larger if p_t = 0.01 or if p_t = 0.99?
 import numpy as np
 
 from ....ops.softmax import softmax
-from ...exercise import normals
 
-POINTS = 3
-OUTPUTS = ("dx", "dW")
 HINTS = {
     "dx": "What is dz? How strongly does x_nc affect each z_ni?",
     "dW": "What is dz? Row i of W affects z_ni at every position n: add up these effects.",
@@ -41,7 +38,7 @@ def token_log_probs_backward(dl, x, W, targets):
 
 def draw(rng, size):
     targets = rng.choice(size.V, size.N, replace=False)
-    return normals(rng, size, dl="N", x="N C", W="V C") | {"targets": targets}
+    return size.normals(rng, dl="N", x="N C", W="V C") | {"targets": targets}
 
 
 def without_log(i):
@@ -50,4 +47,4 @@ def without_log(i):
 
 
 OF_P = "the logarithm is missing: dl is the gradient with respect to log p, not to p"
-MISTAKES = {"dx": [(OF_P, lambda i: without_log(i)[0])], "dW": [(OF_P, lambda i: without_log(i)[1])]}
+MISTAKES = {"dx": {OF_P: lambda i: without_log(i)[0]}, "dW": {OF_P: lambda i: without_log(i)[1]}}

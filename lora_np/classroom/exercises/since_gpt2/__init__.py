@@ -7,20 +7,19 @@ The symbols are: `N` texts or rows, `T` tokens, `C` columns, `F` columns inside 
 mistake in one does not affect the next.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 14 (`notebooks/14_since_gpt2.ipynb`), lessons 05 and 06 for the rest of the block, a pencil"
 TIME = "90 minutes: four forward and backward passes, a count, and a question"
-EXERCISES = (
-    "rms_norm",
-    "rms_norm_backward",
-    "rotate",
-    "rotate_backward",
-    "swiglu",
-    "swiglu_backward",
-    "repeat_heads",
-    "repeat_heads_backward",
-    "cache_bytes",
-)
+EXERCISES = {
+    "rms_norm": 2,
+    "rms_norm_backward": 4,
+    "rotate": 3,
+    "rotate_backward": 3,
+    "swiglu": 1,
+    "swiglu_backward": 3,
+    "repeat_heads": 1,
+    "repeat_heads_backward": 2,
+    "cache_bytes": 2,
+}
 QUESTION = """In words: without training.
 
 Someone gives you the weights of a trained GPT-2. You may compute new weights from them, and you may add biases to

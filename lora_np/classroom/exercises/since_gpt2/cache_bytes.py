@@ -9,8 +9,6 @@ only `n_kv_heads` key and value heads (`grouped`). Each number takes `itemsize` 
 8,192 tokens, and 4 bytes per number. (Its weights take 538 MB.)
 """
 
-POINTS = 2
-OUTPUTS = ("full", "grouped")
 HINTS = {
     "full": "How many numbers are cached per token, layer and head? Which two vectors does the cache contain?",
     "grouped": "Which heads are cached: the query heads, or the key and value heads?",
@@ -34,7 +32,5 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "full": [
-        ("the queries are cached as well, but old queries are never read again", lambda i: i.right["full"] * 3 // 2),
-    ],
+    "full": {"the queries are cached as well, but old queries are never read again": lambda i: i.right["full"] * 3 // 2}
 }

@@ -10,8 +10,6 @@ of a row, or if every entry is multiplied by 1000? In which of these cases would
 
 import numpy as np
 
-POINTS = 2
-OUTPUTS = ("y",)
 HINTS = {"y": "What is the mean square of a normalised row, before it is multiplied by w?"}
 FORMULA = "x̂ = x / √(mean(x²) + ε), along the last axis;  y = x̂ ⊙ w"
 
@@ -32,11 +30,6 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "y": [
-        (
-            "the mean is subtracted, as in a layer norm",
-            lambda i: rms_norm(i.x - i.x.mean(-1, keepdims=True), i.w, i.eps),
-        ),
-        ("1e-5 is added to the mean square, not the given eps", lambda i: rms_norm(i.x, i.w, 1e-5)),
-    ]
+    "the mean is subtracted, as in a layer norm": lambda i: rms_norm(i.x - i.x.mean(-1, keepdims=True), i.w, i.eps),
+    "1e-5 is added to the mean square, not the given eps": lambda i: rms_norm(i.x, i.w, 1e-5),
 }

@@ -11,8 +11,6 @@ of each row of `dx` with the same row of `x` be? Check this dot product for your
 
 import numpy as np
 
-POINTS = 4
-OUTPUTS = ("dx", "dw")
 HINTS = {
     "dx": "x_i affects its row of x̂ in two ways: directly, and through inv_rms. What does each contribute?",
     "dw": "w_c multiplies column c of x̂, in every row.",
@@ -43,15 +41,13 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "dx": [
-        (
-            "the mean of dx̂ is subtracted, as in a layer norm",
-            lambda i: i.right["dx"] - i.inv_rms * np.mean(i.dy * i.w, axis=-1, keepdims=True),
+    "dx": {
+        "the mean of dx̂ is subtracted, as in a layer norm": lambda i: (
+            i.right["dx"] - i.inv_rms * np.mean(i.dy * i.w, axis=-1, keepdims=True)
         ),
-        (
-            "w is missing inside the mean",
-            lambda i: i.w * rms_norm_backward(i.dy, i.x_hat, i.inv_rms, np.ones_like(i.w))[0],
+        "w is missing inside the mean": lambda i: (
+            i.w * rms_norm_backward(i.dy, i.x_hat, i.inv_rms, np.ones_like(i.w))[0]
         ),
-    ],
-    "dw": [("dw has a factor w, but the correct dw does not depend on w", lambda i: i.right["dw"] * i.w)],
+    },
+    "dw": {"dw has a factor w, but the correct dw does not depend on w": lambda i: i.right["dw"] * i.w},
 }

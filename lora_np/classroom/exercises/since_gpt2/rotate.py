@@ -10,8 +10,6 @@ take (a, b)? **Predict:** what happens at position 0? Does the length of a query
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("y",)
 HINTS = {"y": "Which two entries of x are the coordinates of point j? Where does a rotation take the point (a, b)?"}
 FORMULA = """φ_tj = t · theta^(−2j/D),  a = x[…, j],  b = x[…, j + D/2]
 y[…, j] = a cos φ − b sin φ,  y[…, j + D/2] = b cos φ + a sin φ"""
@@ -43,15 +41,11 @@ def of_neighbours(turn, x):
 
 
 MISTAKES = {
-    "y": [
-        (
-            "entries 2j and 2j + 1 are paired, not j and j + D/2",
-            lambda i: of_neighbours(lambda x: rotate(x, i.positions, i.theta), i.x),
-        ),
-        (
-            "the positions begin at 0, not at the first given position",
-            lambda i: rotate(i.x, i.positions - i.positions[0], i.theta),
-        ),
-        ("the exponent is −j/D instead of −2j/D", lambda i: rotate(i.x, i.positions, i.theta**0.5)),
-    ]
+    "entries 2j and 2j + 1 are paired, not j and j + D/2": lambda i: of_neighbours(
+        lambda x: rotate(x, i.positions, i.theta), i.x
+    ),
+    "the positions begin at 0, not at the first given position": lambda i: rotate(
+        i.x, i.positions - i.positions[0], i.theta
+    ),
+    "the exponent is −j/D instead of −2j/D": lambda i: rotate(i.x, i.positions, i.theta**0.5),
 }

@@ -6,19 +6,18 @@ scale, and `dy` is the gradient with respect to `y`. For every variant, first as
 gradient, comes last.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 13 (`notebooks/13_variants.ipynb`), the SVD of `notebooks/02_rank_and_svd.ipynb`, a pencil"
 TIME = "two and a half hours in three sessions: settings and VeRA; initialisations; DoRA and a claim to assess"
-EXERCISES = (
-    "rslora_scale",
-    "first_change",
-    "lora_plus_moves",
-    "vera_backward",
-    "pissa_start",
-    "loftq_start",
-    "dora_forward",
-    "dora_backward",
-)
+EXERCISES = {
+    "rslora_scale": 2,
+    "first_change": 4,
+    "lora_plus_moves": 3,
+    "vera_backward": 3,
+    "pissa_start": 3,
+    "loftq_start": 4,
+    "dora_forward": 2,
+    "dora_backward": 5,
+}
 QUESTION = """In words: a claim to refute.
 
 A colleague gives you this summary:

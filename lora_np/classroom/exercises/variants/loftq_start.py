@@ -18,7 +18,6 @@ import numpy as np
 
 from .pissa_start import pissa_start, product
 
-POINTS = 4
 OUTPUTS = ("Q", "A", "B")
 HINTS = {
     "Q": "The sum of Q and s B A should be W. If s B A already holds a part of W, what is left for Q?",
@@ -75,11 +74,11 @@ def older(i):
 
 
 MISTAKES = {
-    "Q": [
-        ("the adapter begins with the leading directions of W, not with B A = 0", from_W),
-        ("Q is not quantised: this is W − s B A", lambda i: i.W - i.s * i.right["B A"]),
-    ],
-    "B A": [("B A is one round older than Q, but each round ends by updating the adapter", older)],
+    "Q": {
+        "the adapter begins with the leading directions of W, not with B A = 0": from_W,
+        "Q is not quantised: this is W − s B A": lambda i: i.W - i.s * i.right["B A"],
+    },
+    "B A": {"B A is one round older than Q, but each round ends by updating the adapter": older},
 }
 
 AFTER = """**Beyond the points.** Try a real matrix and more rounds. Type this in, then try another rank, such as 8:

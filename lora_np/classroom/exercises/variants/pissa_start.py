@@ -13,7 +13,6 @@ import numpy as np
 
 from ...exercise import Unfit
 
-POINTS = 3
 OUTPUTS = ("A", "B", "W_rest")
 HINTS = {
     "B A": "Which matrix of rank r is nearest to W? s B A must be equal to it. So what is B A?",
@@ -63,8 +62,8 @@ def compared(i, outputs):
 
 
 MISTAKES = {
-    "‖A‖ / ‖B‖": [
-        ("all of σ/s is in B, and A's rows have norm 1", lambda i: i.s / np.linalg.svd(i.W)[1][: i.r]),
-        ("all of σ/s is in A, and B's columns have norm 1", lambda i: np.linalg.svd(i.W)[1][: i.r] / i.s),
-    ]
+    "‖A‖ / ‖B‖": {
+        "all of σ/s is in B, and A's rows have norm 1": lambda i: i.s / np.linalg.svd(i.W)[1][: i.r],
+        "all of σ/s is in A, and B's columns have norm 1": lambda i: np.linalg.svd(i.W)[1][: i.r] / i.s,
+    }
 }

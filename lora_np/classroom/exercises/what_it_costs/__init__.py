@@ -8,10 +8,16 @@ A cost formula can easily be off by a factor and still look plausible. So before
 arrays with their shapes, one per line.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 10 with its optional sections (`notebooks/10_what_it_costs.ipynb`), paper and a pencil"
 TIME = "two hours in two sessions: a ten-minute warm-up, four counts, a chain, and five runs to identify"
-EXERCISES = ("adapter_parameters", "layer_flops", "merging_pays_from", "training_bytes", "kept_inputs", "chain_flops")
+EXERCISES = {
+    "adapter_parameters": 2,
+    "layer_flops": 4,
+    "merging_pays_from": 3,
+    "training_bytes": 3,
+    "kept_inputs": 4,
+    "chain_flops": 5,
+}
 QUESTION = """In words: five runs without names.
 
 Someone has counted the FLOPs and bytes of one training step for five runs, but lost the names of the runs. All runs

@@ -10,8 +10,6 @@ ratio of the FLOPs of LoRA's step to those of the full step, for any in and out.
 both dimensions are C? At what rank does LoRA start to cost more than full fine-tuning for an `up_proj` of (1024, 256)?
 """
 
-POINTS = 4
-OUTPUTS = ("full_forward", "full_backward", "lora_forward", "lora_backward")
 HINTS = {
     "full_forward": "(N, in) times (in, out): how many entries are in the result, and how many FLOPs does each take?",
     "full_backward": "Which two gradients are matrix products? Write down their shapes, and count as before.",
@@ -44,12 +42,11 @@ def draw(rng, size):
 
 BIAS = "the bias is counted, but only matrix products count"
 MISTAKES = {
-    "full_forward": [(BIAS, lambda i: i.right["full_forward"] + i.N * i.n_out)],
-    "lora_forward": [
-        (BIAS, lambda i: i.right["lora_forward"] + i.N * i.n_out),
-        (
-            "B A is formed and added to W, but in training x is multiplied by Aᵀ and then by Bᵀ",
-            lambda i: i.right["full_forward"] + 2 * i.n_out * i.r * i.n_in,
+    "full_forward": {BIAS: lambda i: i.right["full_forward"] + i.N * i.n_out},
+    "lora_forward": {
+        BIAS: lambda i: i.right["lora_forward"] + i.N * i.n_out,
+        "B A is formed and added to W, but in training x is multiplied by Aᵀ and then by Bᵀ": lambda i: (
+            i.right["full_forward"] + 2 * i.n_out * i.r * i.n_in
         ),
-    ],
+    },
 }

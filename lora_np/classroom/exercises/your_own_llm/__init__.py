@@ -7,21 +7,20 @@ The symbols are: `N` texts, `T` tokens, `vocab` tokens in the vocabulary, `K` la
 LoRA's factor `B` (out, r). Every exercise starts from correct inputs, so a mistake in one does not affect the next.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = (
     "lesson 15 (`notebooks/15_your_own_llm.ipynb`), "
     "your `cross_entropy_backward` from [exercise set 03](03_gradients_by_hand.ipynb), a pencil"
 )
 TIME = "90 minutes: a warm-up, six short exercises, and a question"
-EXERCISES = (
-    "q4_1_decode",
-    "q4_1_encode",
-    "label_probabilities",
-    "answer_targets",
-    "answer_loss",
-    "repetition_penalty",
-    "rows_for_llama_cpp",
-)
+EXERCISES = {
+    "q4_1_decode": 2,
+    "q4_1_encode": 4,
+    "label_probabilities": 2,
+    "answer_targets": 2,
+    "answer_loss": 4,
+    "repetition_penalty": 3,
+    "rows_for_llama_cpp": 3,
+}
 QUESTION = """In words: five sentences from a meeting.
 
 A team of four builds help desks for small shops, with SmolLM2 and one adapter per shop. An adapter has rank 1, targets

@@ -12,8 +12,6 @@ if the last `<end>` does not count?
 
 import numpy as np
 
-POINTS = 2
-OUTPUTS = ("inputs", "targets")
 HINTS = {
     "inputs": "Which token has no next token? Must the model read the question?",
     "targets": "Input t is token t. Which token is its target, and which entry of is_answer decides whether it counts?",
@@ -41,20 +39,15 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "inputs": [
-        (
-            "the questions are removed, but the model must read them: only the loss ignores them",
-            lambda i: np.where(i.is_answer[:-1], i.ids[:-1], -100),
+    "inputs": {
+        "the questions are removed, but the model must read them: only the loss ignores them": lambda i: np.where(
+            i.is_answer[:-1], i.ids[:-1], -100
+        )
+    },
+    "targets": {
+        "a target counts if its input belongs to an answer, but the predicted token must belong to one": lambda i: (
+            np.where(i.is_answer[:-1], i.ids[1:], -100)
         ),
-    ],
-    "targets": [
-        (
-            "a target counts if its input belongs to an answer, but the predicted token must belong to one",
-            lambda i: np.where(i.is_answer[:-1], i.ids[1:], -100),
-        ),
-        (
-            "each token is its own target, instead of the next one",
-            lambda i: np.where(i.is_answer[:-1], i.ids[:-1], -100),
-        ),
-    ],
+        "each token is its own target, instead of the next one": lambda i: np.where(i.is_answer[:-1], i.ids[:-1], -100),
+    },
 }

@@ -12,8 +12,6 @@ for the weight 0?
 
 import numpy as np
 
-POINTS = 2
-OUTPUTS = ("w",)
 HINTS = {"w": "115 = 7 · 16 + 3. Which weight has code 3, and which one has code 7?"}
 FORMULA = "codes: byte % 16 of all 16 bytes, and then byte // 16 of all 16;  w = d q + m, with each block's own d and m"
 
@@ -42,11 +40,6 @@ def of_neighbours(i):
 
 
 MISTAKES = {
-    "w": [
-        ("the two codes of a byte are treated as codes 2i and 2i + 1, not i and i + 16", of_neighbours),
-        (
-            "8 is subtracted from each code, as in Q4_0, but here m is the offset",
-            lambda i: i.right["w"] - 8 * i.d[:, None],
-        ),
-    ]
+    "the two codes of a byte are treated as codes 2i and 2i + 1, not i and i + 16": of_neighbours,
+    "8 is subtracted from each code, as in Q4_0, but here m is the offset": lambda i: i.right["w"] - 8 * i.d[:, None],
 }
