@@ -11,9 +11,9 @@ define
 and may define
 
     OUTPUTS                names of the values that the solution returns, if they are not those in HINTS
-    MISTAKES               description -> function from i to the incorrect value, or a dict of such dicts, by output, if
-                           HINTS has several outputs: at most three in total, and only those that no mutation of the
-                           solution produces; see `diagnosis.py`
+    MISTAKES               description -> function from i to an incorrect output, or to several: in a tuple, as from the
+                           solution, or in a dict, by name; at most three, and only those that no mutation of the
+                           solution produces (see `diagnosis.py`)
     compared(i, outputs)   -> dict of values to compare instead of the outputs, if the correct outputs are not unique
     properties(i, outputs) -> {property: complaint, or None}, if outputs can be checked only by their properties
     also(i)                -> {name: changed inputs} for additional calls; i.also[name] is the dict of a call's outputs
@@ -60,7 +60,7 @@ class Exercise(NamedTuple):
     hints: dict
     formula: str
     draw: Callable
-    mistakes: dict  # by output
+    mistakes: dict = {}
     compared: Callable = lambda i, outputs: outputs
     properties: Callable | None = None
     also: Callable = lambda i: {}
@@ -76,13 +76,11 @@ class Exercise(NamedTuple):
 def read_exercise(module, points):
     """Read the exercise in a module, given its full name, such as "lora_np.classroom.exercises.lora_layer.merge"."""
     module = import_module(module)
-    name, hints = module.__name__.rpartition(".")[2], module.HINTS
+    name = module.__name__.rpartition(".")[2]
     title, _, text = inspect.cleandoc(module.__doc__).partition("\n")
     contents = {field.lower(): value for field, value in vars(module).items() if field.lower() in Exercise._fields}
     contents |= {"title": title.strip().removesuffix("."), "text": text.strip(), "solution": getattr(module, name)}
-    mistakes = contents.pop("mistakes", {})
-    contents["mistakes"] = mistakes if len(hints) > 1 else dict.fromkeys(hints, mistakes)
-    return Exercise(name, points, **{"outputs": tuple(hints)} | contents)
+    return Exercise(name, points, **{"outputs": tuple(module.HINTS)} | contents)
 
 
 # ---------------------------------------------------------------- draws

@@ -82,11 +82,9 @@ def without_sigma(i):
 
 
 MISTAKES = {
-    "B A": {
-        "the first r rows of A and the first r columns of B are kept unchanged": lambda i: i.B[:, : i.r] @ i.A[: i.r],
-        "the r largest outer products are kept, but they are not orthogonal": longest,
-        "Σ is missing": without_sigma,
-    }
+    "the first r rows of A and the first r columns of B are kept unchanged": lambda i: i.B[:, : i.r] @ i.A[: i.r],
+    "the r largest outer products are kept, but they are not orthogonal": longest,
+    "Σ is missing": without_sigma,
 }
 
 AFTER = """**Beyond the points.** Repeat the lesson with your own functions. First generate text with the real model:

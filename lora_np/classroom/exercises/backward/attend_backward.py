@@ -41,16 +41,12 @@ def draw(rng, size):
 
 def strided(i):
     N, H, T, D = i.v.shape
-    return i.dcontext.reshape(N, T, D, H).transpose(0, 3, 1, 2)
+    return attend_backward(i.dcontext.reshape(N, T, D, H).swapaxes(2, 3).reshape(N, T, H * D), i.probs, i.v)
 
 
-STRIDED = "each head has every H-th column of dcontext, not D adjacent columns"
 MISTAKES = {
-    "dprobs": {
-        STRIDED: lambda i: strided(i) @ i.v.swapaxes(-1, -2),
-        "this is dscores: it has already gone back through the softmax": lambda i: scores_backward(
-            i.right["dprobs"], i.probs
-        ),
-    },
-    "dv": {STRIDED: lambda i: i.probs.swapaxes(-1, -2) @ strided(i)},
+    "each head has every H-th column of dcontext, not D adjacent columns": strided,
+    "this is dscores: it has already gone back through the softmax": lambda i: scores_backward(
+        i.right["dprobs"], i.probs
+    ),
 }

@@ -35,4 +35,6 @@ def draw(rng, size):
     return {"dscores": dscores, "q": q, "k": k}
 
 
-MISTAKES = {"dq": {"each query's own position is missing": lambda i: np.tril(i.dscores, -1) @ i.k / i.size.D**0.5}}
+MISTAKES = {
+    "each query's own position is missing": lambda i: np.tril(i.dscores, -1) @ i.k / i.size.D**0.5,
+}

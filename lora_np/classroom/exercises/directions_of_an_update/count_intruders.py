@@ -72,9 +72,7 @@ def cosines(i, side=0):
 
 
 MISTAKES = {
-    "similarities": {
-        "only W's k leading directions are compared, not all of them": lambda i: cosines(i)[: i.k].max(axis=0),
-        "each direction is compared only with W's direction of the same index": lambda i: np.diag(cosines(i)),
-        "these are right singular vectors, which are input directions": lambda i: cosines(i, side=2).max(axis=0),
-    }
+    "only W's k leading directions are compared, not all of them": lambda i: cosines(i)[: i.k].max(axis=0),
+    "each direction is compared only with W's direction of the same index": lambda i: np.diag(cosines(i)),
+    "these are right singular vectors, which are input directions": lambda i: cosines(i, side=2).max(axis=0),
 }

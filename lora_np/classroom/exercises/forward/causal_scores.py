@@ -49,9 +49,7 @@ def compared(i, outputs):
 
 
 MISTAKES = {
-    "numbers": {"these are the softmax of the scores": lambda i: softmax(causal_scores(i.q, i.k))},
-    "mask": {
-        "hidden scores are 0, but exp(0) is not 0": lambda i: np.maximum(i.right["mask"], 0),
-        "hidden scores are negative, not −∞: only exp(−∞) is exactly 0": lambda i: np.maximum(i.right["mask"], -20),
-    },
+    "these are the softmax of the scores": lambda i: softmax(causal_scores(i.q, i.k)),
+    "hidden scores are 0, but exp(0) is not 0": lambda i: np.maximum(i.right["mask"], 0),
+    "hidden scores are negative, not −∞: only exp(−∞) is exactly 0": lambda i: np.maximum(i.right["mask"], -20),
 }

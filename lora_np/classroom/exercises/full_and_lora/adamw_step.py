@@ -63,14 +63,11 @@ def compared(i, outputs):
 
 
 def with_penalty(i, least=2):
-    return adamw_step(**i.inputs | {"g": i.g + i.weight_decay * i.p * (i.p.ndim >= least)})[1:]
+    return adamw_step(**i.inputs | {"g": i.g + i.weight_decay * i.p * (i.p.ndim >= least)})
 
 
 L2 = "the weight decay is added to the gradient: that is Adam with an L2 penalty; AdamW keeps the two separate"
-MISTAKES = {
-    "mu": {L2: lambda i: with_penalty(i)[0], f"{L2}, and decays only matrices": lambda i: with_penalty(i, 0)[0]},
-    "nu": {L2: lambda i: with_penalty(i)[1]},
-}
+MISTAKES = {L2: with_penalty, f"{L2}, and decays only matrices": lambda i: with_penalty(i, 0)}
 
 AFTER = """**Beyond the points.** With these functions you can train a classification head, as in lesson 08. Type this
 in. It takes about ten seconds, mostly for the base model's forward passes over a thousand snippets:

@@ -34,7 +34,7 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "dx": {"dx does not depend on dy: it is correct only if dy is all ones": lambda i: np.ones_like(i.dy) @ i.W},
-    "dW": {"dW does not depend on dy: it is correct only if dy is all ones": lambda i: np.ones_like(i.dy).T @ i.x},
-    "db": {"db does not depend on dy: it is correct only if dy is all ones": lambda i: np.full(len(i.W), len(i.dy))},
+    "dx does not depend on dy: it is correct only if dy is all ones": lambda i: np.ones_like(i.dy) @ i.W,
+    "dW does not depend on dy: it is correct only if dy is all ones": lambda i: np.ones_like(i.dy).T @ i.x,
+    "db does not depend on dy: it is correct only if dy is all ones": lambda i: np.full(len(i.W), len(i.dy)),
 }

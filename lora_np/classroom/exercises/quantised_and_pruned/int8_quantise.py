@@ -65,11 +65,9 @@ def above_smallest(i):
 
 LOPSIDED = "the marks range from the smallest to the largest weight of a row, but the ruler is symmetric about 0"
 MISTAKES = {
-    "codes": {"they are counted from the row's smallest weight, but a weight of 0 must have code 0": above_smallest},
-    "scales": {
-        LOPSIDED: lambda i: np.ptp(i.W, axis=1) / 255,
-        "the largest weight of the whole matrix sets one scale for all rows": lambda i: np.full(
-            len(i.W), np.abs(i.W).max() / 127
-        ),
-    },
+    "they are counted from the row's smallest weight, but a weight of 0 must have code 0": above_smallest,
+    LOPSIDED: lambda i: np.ptp(i.W, axis=1) / 255,
+    "the largest weight of the whole matrix sets one scale for all rows": lambda i: np.full(
+        len(i.W), np.abs(i.W).max() / 127
+    ),
 }

@@ -55,17 +55,11 @@ def compared(i, outputs):
 
 
 MISTAKES = {
-    "codes": {
-        "the points are assumed to be evenly spaced": lambda i: nf4_quantise(i.W, np.linspace(-1, 1, 16), i.block_size)[
-            0
-        ],
-        "each weight gets the code of the point below it, not that of the nearest point": lambda i: (
-            np.searchsorted(i.points, i.W.reshape(-1, i.block_size) / i.right["absmax"][:, None], side="right") - 1
-        ),
-    },
-    "absmax": {
-        "each block gets the largest magnitude of the entire matrix, not its own": lambda i: np.full(
-            i.W.size // i.block_size, np.abs(i.W).max()
-        )
-    },
+    "the points are assumed to be evenly spaced": lambda i: nf4_quantise(i.W, np.linspace(-1, 1, 16), i.block_size),
+    "each weight gets the code of the point below it, not that of the nearest point": lambda i: (
+        np.searchsorted(i.points, i.W.reshape(-1, i.block_size) / i.right["absmax"][:, None], side="right") - 1
+    ),
+    "each block gets the largest magnitude of the entire matrix, not its own": lambda i: np.full(
+        i.W.size // i.block_size, np.abs(i.W).max()
+    ),
 }

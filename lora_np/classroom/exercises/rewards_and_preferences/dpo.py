@@ -48,9 +48,9 @@ def margins(i):
     return i.beta * (i.log_probs - i.reference) @ [1, -1]
 
 
-LATE = "the logarithm is taken after the mean"
-TURNED = "pairs have the weight σ(m), so those in the right order count most, but their weight is σ(−m)"
 MISTAKES = {
-    "loss": {LATE: lambda i: -np.log(np.mean(np.exp(-np.logaddexp(0, -margins(i)))))},
-    "dlog_probs": {TURNED: lambda i: i.right["dlog_probs"] * np.exp(margins(i))[:, None]},
+    "the logarithm is taken after the mean": lambda i: -np.log(np.mean(np.exp(-np.logaddexp(0, -margins(i))))),
+    "pairs have the weight σ(m), so those in the right order count most, but their weight is σ(−m)": lambda i: (
+        i.right["dlog_probs"] * np.exp(margins(i))[:, None]
+    ),
 }

@@ -64,13 +64,11 @@ def both_sides(i):
 
 
 MISTAKES = {
-    "dlog_probs": {
-        "ρ is clipped on both sides, but on which side the gradient is 0 depends on the advantage's sign": both_sides,
-        "the mean is over all tokens at once, so long completions count more than short ones": lambda i: (
-            i.right["dlog_probs"] * i.real.sum(axis=1, keepdims=True) * len(i.real) / i.real.sum()
-        ),
-        "padding counts as if it were part of the completions": lambda i: grpo(
-            **i.inputs | {"real": np.ones_like(i.real)}
-        )[1],
-    }
+    "ρ is clipped on both sides, but on which side the gradient is 0 depends on the advantage's sign": both_sides,
+    "the mean is over all tokens at once, so long completions count more than short ones": lambda i: (
+        i.right["dlog_probs"] * i.real.sum(axis=1, keepdims=True) * len(i.real) / i.real.sum()
+    ),
+    "padding counts as if it were part of the completions": lambda i: grpo(**i.inputs | {"real": np.ones_like(i.real)})[
+        1
+    ],
 }

@@ -32,5 +32,5 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "full": {"the queries are cached as well, but old queries are never read again": lambda i: i.right["full"] * 3 // 2}
+    "the queries are cached as well, but old queries are never read again": lambda i: i.right["full"] * 3 // 2,
 }

@@ -41,13 +41,9 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "dx": {
-        "the mean of dx̂ is subtracted, as in a layer norm": lambda i: (
-            i.right["dx"] - i.inv_rms * np.mean(i.dy * i.w, axis=-1, keepdims=True)
-        ),
-        "w is missing inside the mean": lambda i: (
-            i.w * rms_norm_backward(i.dy, i.x_hat, i.inv_rms, np.ones_like(i.w))[0]
-        ),
-    },
-    "dw": {"dw has a factor w, but the correct dw does not depend on w": lambda i: i.right["dw"] * i.w},
+    "the mean of dx̂ is subtracted, as in a layer norm": lambda i: (
+        i.right["dx"] - i.inv_rms * np.mean(i.dy * i.w, axis=-1, keepdims=True)
+    ),
+    "w is missing inside the mean": lambda i: i.w * rms_norm_backward(i.dy, i.x_hat, i.inv_rms, np.ones_like(i.w))[0],
+    "dw has a factor w, but the correct dw does not depend on w": lambda i: i.right["dw"] * i.w,
 }

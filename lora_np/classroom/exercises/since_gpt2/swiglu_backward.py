@@ -39,4 +39,6 @@ def slope_of_sigmoid(i):
     return i.dy * i.up * sigmoid * (1 - sigmoid)
 
 
-MISTAKES = {"dgate": {"only the sigmoid is differentiated, but gate is a factor, too": slope_of_sigmoid}}
+MISTAKES = {
+    "only the sigmoid is differentiated, but gate is a factor, too": slope_of_sigmoid,
+}

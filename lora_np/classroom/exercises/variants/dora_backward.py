@@ -56,10 +56,8 @@ def along_V(i):
 
 
 MISTAKES = {
-    "dV": {"the parallel component is computed for all of V as one long vector, not row by row": along_V},
-    "dm": {
-        "this is the norm of each row of dW′, not of its component parallel to the row of V": lambda i: np.linalg.norm(
-            i.dy.T @ i.x, axis=1
-        )
-    },
+    "the parallel component is computed for all of V as one long vector, not row by row": along_V,
+    "this is the norm of each row of dW′, not of its component parallel to the row of V": lambda i: np.linalg.norm(
+        i.dy.T @ i.x, axis=1
+    ),
 }

@@ -74,11 +74,9 @@ def older(i):
 
 
 MISTAKES = {
-    "Q": {
-        "the adapter begins with the leading directions of W, not with B A = 0": from_W,
-        "Q is not quantised: this is W − s B A": lambda i: i.W - i.s * i.right["B A"],
-    },
-    "B A": {"B A is one round older than Q, but each round ends by updating the adapter": older},
+    "the adapter begins with the leading directions of W, not with B A = 0": from_W,
+    "Q is not quantised: this is W − s B A": lambda i: i.W - i.s * i.right["B A"],
+    "B A is one round older than Q, but each round ends by updating the adapter": older,
 }
 
 AFTER = """**Beyond the points.** Try a real matrix and more rounds. Type this in, then try another rank, such as 8:

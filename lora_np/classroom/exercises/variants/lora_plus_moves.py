@@ -39,7 +39,7 @@ def before(i):
 
 
 MISTAKES = {
-    "through_A": {"this is the output after A's move, not its change": lambda i: i.right["through_A"] + before(i)},
-    "through_B": {"this is the output after B's move, not its change": lambda i: i.right["through_B"] + before(i)},
-    "both": {"this is the total change: subtract the other two terms": lambda i: sum(i.right.values())},
+    "this is the output after A's move, not its change": lambda i: i.right["through_A"] + before(i),
+    "this is the output after B's move, not its change": lambda i: i.right["through_B"] + before(i),
+    "this is the total change: subtract the other two terms": lambda i: sum(i.right.values()),
 }

@@ -62,8 +62,6 @@ def compared(i, outputs):
 
 
 MISTAKES = {
-    "‖A‖ / ‖B‖": {
-        "all of σ/s is in B, and A's rows have norm 1": lambda i: i.s / np.linalg.svd(i.W)[1][: i.r],
-        "all of σ/s is in A, and B's columns have norm 1": lambda i: np.linalg.svd(i.W)[1][: i.r] / i.s,
-    }
+    "all of σ/s is in B, and A's rows have norm 1": lambda i: i.s / np.linalg.svd(i.W)[1][: i.r],
+    "all of σ/s is in A, and B's columns have norm 1": lambda i: np.linalg.svd(i.W)[1][: i.r] / i.s,
 }

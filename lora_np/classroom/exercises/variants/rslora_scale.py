@@ -39,9 +39,7 @@ def compared(i, outputs):
 
 
 MISTAKES = {
-    "s": {
-        "this is LoRA's scale": lambda i: i.alpha / i.r,
-        "the square root of α is used, not that of r": lambda i: np.sqrt(i.alpha) / i.r,
-    },
-    "alpha_lora": {"this is the given α, with which LoRA has a different scale": lambda i: i.alpha},
+    "this is LoRA's scale": lambda i: i.alpha / i.r,
+    "the square root of α is used, not that of r": lambda i: np.sqrt(i.alpha) / i.r,
+    "this is the given α, with which LoRA has a different scale": lambda i: i.alpha,
 }

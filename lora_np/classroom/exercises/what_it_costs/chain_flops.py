@@ -52,17 +52,15 @@ def with_dx(i, hands_on):
 
 
 MISTAKES = {
-    "backward": {
-        "only layers with an adapter compute dx, but the gradient must pass through the others as well": lambda i: (
-            with_dx(i, lambda n, r: any(i.ranks[:n]) and r > 0)
-        ),
-        "every layer except the first computes dx, but it is not needed below the lowest adapter": lambda i: with_dx(
-            i, lambda n, r: n > 0
-        ),
-        "the lowest adapter's du is missing: dA needs it, even if no dx does": lambda i: (
-            i.right["backward"] - 2 * i.N * next(r * n_out for r, n_out in zip(i.ranks, i.widths[1:]) if r)
-        ),
-    }
+    "only layers with an adapter compute dx, but the gradient must pass through the others as well": lambda i: with_dx(
+        i, lambda n, r: any(i.ranks[:n]) and r > 0
+    ),
+    "every layer except the first computes dx, but it is not needed below the lowest adapter": lambda i: with_dx(
+        i, lambda n, r: n > 0
+    ),
+    "the lowest adapter's du is missing: dA needs it, even if no dx does": lambda i: (
+        i.right["backward"] - 2 * i.N * next(r * n_out for r, n_out in zip(i.ranks, i.widths[1:]) if r)
+    ),
 }
 
 AFTER = """**Beyond the points.** Compare your counts with this package's. Type this in; each line should show the same

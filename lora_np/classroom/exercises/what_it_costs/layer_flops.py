@@ -40,13 +40,11 @@ def draw(rng, size):
     return {"N": size.N, "n_in": 4 * size.n_in, "n_out": 4 * size.n_out, "r": size.r}
 
 
-BIAS = "the bias is counted, but only matrix products count"
 MISTAKES = {
-    "full_forward": {BIAS: lambda i: i.right["full_forward"] + i.N * i.n_out},
-    "lora_forward": {
-        BIAS: lambda i: i.right["lora_forward"] + i.N * i.n_out,
-        "B A is formed and added to W, but in training x is multiplied by Aᵀ and then by Bᵀ": lambda i: (
-            i.right["full_forward"] + 2 * i.n_out * i.r * i.n_in
-        ),
+    "the bias is counted, but only matrix products count": lambda i: {
+        name: i.right[name] + i.N * i.n_out for name in ("full_forward", "lora_forward")
     },
+    "B A is formed and added to W, but in training x is multiplied by Aᵀ and then by Bᵀ": lambda i: (
+        i.right["full_forward"] + 2 * i.n_out * i.r * i.n_in
+    ),
 }

@@ -40,5 +40,5 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "parameters": {"the two item sizes are swapped": lambda i: i.n_base * i.itemsize + i.n_adapter * i.base_itemsize}
+    "the two item sizes are swapped": lambda i: i.n_base * i.itemsize + i.n_adapter * i.base_itemsize,
 }

@@ -55,11 +55,9 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "loss": {"the sum is divided by T, but fewer targets count": lambda i: i.right["loss"] * np.mean(i.targets >= 0)},
-    "dlogits": {
-        "it is divided by T, but fewer targets count": lambda i: i.right["dlogits"] * np.mean(i.targets >= 0),
-        "the rows that do not count also have a gradient, their softmax": lambda i: (
-            i.right["dlogits"] + softmax(i.logits) * (i.targets < 0)[:, None] / np.sum(i.targets >= 0)
-        ),
-    },
+    "the sum is divided by T, but fewer targets count": lambda i: i.right["loss"] * np.mean(i.targets >= 0),
+    "it is divided by T, but fewer targets count": lambda i: i.right["dlogits"] * np.mean(i.targets >= 0),
+    "the rows that do not count also have a gradient, their softmax": lambda i: (
+        i.right["dlogits"] + softmax(i.logits) * (i.targets < 0)[:, None] / np.sum(i.targets >= 0)
+    ),
 }

@@ -39,15 +39,13 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "inputs": {
-        "the questions are removed, but the model must read them: only the loss ignores them": lambda i: np.where(
-            i.is_answer[:-1], i.ids[:-1], -100
-        )
+    "the questions are removed, but the model must read them: only the loss ignores them": lambda i: {
+        "inputs": np.where(i.is_answer[:-1], i.ids[:-1], -100)
     },
-    "targets": {
-        "a target counts if its input belongs to an answer, but the predicted token must belong to one": lambda i: (
-            np.where(i.is_answer[:-1], i.ids[1:], -100)
-        ),
-        "each token is its own target, instead of the next one": lambda i: np.where(i.is_answer[:-1], i.ids[:-1], -100),
+    "a target counts if its input belongs to an answer, but the predicted token must belong to one": lambda i: {
+        "targets": np.where(i.is_answer[:-1], i.ids[1:], -100)
+    },
+    "each token is its own target, instead of the next one": lambda i: {
+        "targets": np.where(i.is_answer[:-1], i.ids[:-1], -100)
     },
 }

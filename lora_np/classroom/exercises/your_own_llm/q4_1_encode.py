@@ -49,9 +49,9 @@ def draw(rng, size):
 
 SYMMETRIC = "it is computed from the largest magnitude, but the marks range from the smallest weight to the largest"
 MISTAKES = {
-    "codes": {"they begin at −8, but the smallest weight of a block has code 0": lambda i: i.right["codes"] - 8},
-    "d": {SYMMETRIC: lambda i: np.abs(i.w).max(axis=1) / 7},
-    "m": {"the smallest weight of all blocks is used, not that of each block": lambda i: np.full(len(i.w), i.w.min())},
+    "they begin at −8, but the smallest weight of a block has code 0": lambda i: i.right["codes"] - 8,
+    SYMMETRIC: lambda i: np.abs(i.w).max(axis=1) / 7,
+    "the smallest weight of all blocks is used, not that of each block": lambda i: np.full(len(i.w), i.w.min()),
 }
 
 AFTER = """**Beyond the points.** Encode and decode a real matrix with your own two functions. Type this in:
