@@ -90,12 +90,15 @@ class Sizes(SimpleNamespace):
     """Lengths of axes, no two of which are equal, so that swapped axes are detected.
 
     N, n_in, n_out, r, B, T, C, H, D, F and V have the same meaning as in the package; C = H · D, and r is smaller than
-    n_in and n_out. `alpha` is a float. `number` is the index of the draw in the check, for exercises with a special
-    case in one of the draws.
+    n_in and n_out. `alpha` and `s`, the adapter's scale alpha / r, are floats; s is not 1. `number` is the index of the
+    draw in the check, for exercises with a special case in one of the draws.
     """
 
     def normals(self, rng, **axes):
-        """Return a dict of random normal arrays with the given axes: size.normals(rng, W="n_out n_in")."""
+        """Return a dict of random normal arrays with the given axes: size.normals(rng, W="n_out n_in").
+
+        This includes B, which is not zero in the middle of training.
+        """
         return {name: rng.normal(size=[getattr(self, axis) for axis in of.split()]) for name, of in axes.items()}
 
 
@@ -105,7 +108,7 @@ def sizes(rng, number):
     N, n_in, n_out, T, F, V = rng.permutation([n for n in range(6, 15) if n != H * D])[:6].tolist()
     alpha = r * float(rng.uniform(0.3, 0.8) if number % 2 else rng.uniform(1.3, 2.5))
     named = {"N": N, "n_in": n_in, "n_out": n_out, "r": r, "B": B, "T": T, "C": H * D, "H": H, "D": D, "F": F}
-    return Sizes(**named, V=V + 15, alpha=alpha, number=number)
+    return Sizes(**named, V=V + 15, alpha=alpha, s=alpha / r, number=number)
 
 
 def generator(*words):

@@ -110,7 +110,7 @@ def notebook_of(of, form):
 
 def cells_of(of, form):
     number = of.name[:2]
-    rows = f"| **You need** | {of.needs} |\n| **Time** | {of.time} |\n"
+    rows = f"| **You need** | lesson {number} (`notebooks/{of.name}.ipynb`), {of.needs} |\n| **Time** | {of.time} |\n"
     points = f"| **Points** | {of.points}, and {of.words} for a written answer |"
     yield markdown(f"# Exercises {number} · {of.title}\n\n| | |\n|---|---|\n{rows}{points}\n\n{HOW}\n\n{of.text}")
     yield code(SETUP, "setup", form)

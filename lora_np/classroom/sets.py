@@ -31,7 +31,7 @@ class ExerciseSet(NamedTuple):
     name: str  # such as "07_lora_layer"
     title: str
     text: str
-    needs: str
+    needs: str  # besides the lesson
     time: str
     exercises: tuple[Exercise, ...]
     parts: tuple  # (kind, text) of ungraded cells before the question; kind: "markdown", "given" or "solution"

@@ -6,10 +6,7 @@ questions in mind. **Which parts of an array belong together?** Each row has its
 each name its own weight. **What may be added up?** You may add updates, but neither factors nor norms.
 """
 
-NEEDS = (
-    "lesson 11 with its optional sections (`notebooks/11_adapters_as_parts.ipynb`), exercise 7 of [set "
-    "02](02_rank_and_svd.ipynb), a pencil"
-)
+NEEDS = "including its optional sections, exercise 7 of [set 02](02_rank_and_svd.ipynb), a pencil"
 TIME = "two and a half hours in two sessions: a warm-up, the nucleus, four tasks with adapters, and a hard one"
 EXERCISES = {
     "next_probabilities": 3,

@@ -29,7 +29,7 @@ def rows_forward(x, W, b, adapters, names):
 
 def draw(rng, size):
     """Draw two adapters with different ranks and scales, and interleave rows that use the one, the other or neither."""
-    adapters, scale = {}, size.alpha / size.r
+    adapters, scale = {}, size.s
     for name, r, s in (("critics", size.r, scale), ("licences", size.r - 1, 0.4 * scale + 1)):
         adapters[name] = rng.normal(size=(r, size.n_in)), rng.normal(size=(size.n_out, r)), s
     pattern = ("licences", None, "critics", "critics", None, "licences", "licences")

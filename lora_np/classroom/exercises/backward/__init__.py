@@ -7,10 +7,7 @@ did a value go in the forward pass?** Its gradient is the sum of the gradients t
 does each array have?** Write it down first: this prevents half of all mistakes.
 """
 
-NEEDS = (
-    "lesson 06 (`notebooks/06_backward.ipynb`), your results from [exercise set 03](03_gradients_by_hand.ipynb), "
-    "paper and a pencil"
-)
+NEEDS = "your results from [exercise set 03](03_gradients_by_hand.ipynb), paper and a pencil"
 TIME = "two hours in two sessions: a warm-up of ten minutes, attention step by step, and half a block at the end"
 EXERCISES = {
     "residual_backward": 2,

@@ -7,8 +7,8 @@ to find?** You may use `np.linalg.svd`, which returns `U`, the singular values, 
 """
 
 NEEDS = (
-    "lesson 09 with its optional sections (`notebooks/09_directions_of_an_update.ipynb`), your "
-    "`product_singular_values` from [exercise set 02](02_rank_and_svd.ipynb), paper and a pencil"
+    "including its optional sections, your `product_singular_values` from [exercise set 02](02_rank_and_svd.ipynb), "
+    "paper and a pencil"
 )
 TIME = (
     "two and a half hours in two sessions: a warm-up of ten minutes, four measures, a hard one, and five claims "

@@ -8,7 +8,7 @@ the vocabulary. Keep two questions in mind. **What shape does each array have?**
 and your code contradicts it, the code is wrong.
 """
 
-NEEDS = "lesson 05 (`notebooks/05_forward.ipynb`), paper and a pencil"
+NEEDS = "paper and a pencil"
 TIME = "two hours in two sessions: a warm-up of ten minutes, attention step by step, a block, and two checks"
 EXERCISES = {
     "embed": 2,

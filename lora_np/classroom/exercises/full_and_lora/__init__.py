@@ -7,10 +7,7 @@ and what it does not.
 
 from .experiment import PARTS
 
-NEEDS = (
-    "lesson 08 (`notebooks/08_full_and_lora.ipynb`), your `lora_backward` from [exercise set 07](07_lora_layer.ipynb), "
-    "paper and a pencil"
-)
+NEEDS = "your `lora_backward` from [exercise set 07](07_lora_layer.ipynb), paper and a pencil"
 TIME = "three hours in two sessions: first four short tasks and the optimiser, then a project with a written conclusion"
 EXERCISES = {"read_last": 2, "accuracy": 1, "standard_error": 1, "paired_difference": 4, "adamw_step": 6, "fit_lora": 6}
 QUESTION = """Your conclusion.

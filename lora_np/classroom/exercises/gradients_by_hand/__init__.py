@@ -9,7 +9,7 @@ Begin each derivation with one entry of an input: which entries of `y` does it c
 effects. Write the matrix form last.
 """
 
-NEEDS = "lesson 03 (`notebooks/03_gradients_by_hand.ipynb`), lesson 04 for the last exercise, paper and a pencil"
+NEEDS = "lesson 04 for the last exercise, paper and a pencil"
 TIME = "two hours in two sessions: a ten-minute warm-up, four derivations, and a hard one at the end"
 EXERCISES = {
     "centred_difference": 2,

@@ -3,7 +3,7 @@
 Inputs and outputs are stored as rows: `x` is (N, in), `W` is (out, in), `A` is (r, in), `B` is (out, r), and `s = α/r`.
 """
 
-NEEDS = "lesson 07 (`notebooks/07_lora_layer.ipynb`), a pencil"
+NEEDS = "a pencil"
 TIME = "60 to 90 minutes: a ten-minute warm-up, and three derivations"
 EXERCISES = {"merge": 2, "lora_forward": 3, "lora_init": 3, "lora_backward": 6}
 QUESTION = """In words.

@@ -27,5 +27,4 @@ def lora_backward(dy, x, W, A, B, s):
 
 
 def draw(rng, size):
-    drawn = size.normals(rng, dy="N n_out", x="N n_in", W="n_out n_in", A="r n_in", B="n_out r")
-    return drawn | {"s": size.alpha / size.r}  # B is not zero, as in the middle of training; s is not 1
+    return size.normals(rng, dy="N n_out", x="N n_in", W="n_out n_in", A="r n_in", B="n_out r") | {"s": size.s}

@@ -16,5 +16,4 @@ def lora_forward(x, W, b, A, B, s):
 
 
 def draw(rng, size):
-    drawn = size.normals(rng, x="N n_in", W="n_out n_in", b="n_out", A="r n_in", B="n_out r")
-    return drawn | {"s": size.alpha / size.r}  # B is not zero, as in the middle of training; s is not 1
+    return size.normals(rng, x="N n_in", W="n_out n_in", b="n_out", A="r n_in", B="n_out r") | {"s": size.s}

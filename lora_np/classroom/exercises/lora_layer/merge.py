@@ -14,5 +14,4 @@ def merge(W, A, B, s):
 
 
 def draw(rng, size):
-    drawn = size.normals(rng, W="n_out n_in", A="r n_in", B="n_out r")
-    return drawn | {"s": size.alpha / size.r}  # B is not zero, as in the middle of training; s is not 1
+    return size.normals(rng, W="n_out n_in", A="r n_in", B="n_out r") | {"s": size.s}

@@ -4,10 +4,7 @@
 weights; codes may have any integer dtype. No exercise needs a loop over weights.
 """
 
-NEEDS = (
-    "lesson 12 with its optional sections (`notebooks/12_quantised_and_pruned.ipynb`), [exercise set "
-    "07](07_lora_layer.ipynb), a pencil"
-)
+NEEDS = "including its optional sections, [exercise set 07](07_lora_layer.ipynb), a pencil"
 TIME = "two hours in two sessions: a warm-up, quantising to four bits and back, pruning, and LoRA on a compressed base"
 EXERCISES = {
     "int8_quantise": 2,

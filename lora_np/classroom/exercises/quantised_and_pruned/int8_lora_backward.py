@@ -40,4 +40,4 @@ def int8_lora_backward(dy, x, codes, scales, A, B, s):
 def draw(rng, size):
     drawn = size.normals(rng, dy="N n_out", x="N n_in", A="r n_in", B="n_out r")
     codes = rng.integers(-127, 128, (size.n_out, size.n_in), dtype=np.int8)
-    return drawn | {"codes": codes, "scales": rng.uniform(0.005, 0.03, size.n_out), "s": size.alpha / size.r}
+    return drawn | {"codes": codes, "scales": rng.uniform(0.005, 0.03, size.n_out), "s": size.s}

@@ -45,7 +45,7 @@ def draw(rng, size):
 
     No weight is near the midpoint between two marks, so rounding errors cannot change a code.
     """
-    s = size.alpha / size.r
+    s = size.s
     while True:
         W, A, B = size.normals(rng, W="n_out n_in", A="r n_in", B="n_out r").values()
         codes, scales = int8_quantise(W)

@@ -4,7 +4,7 @@ The symbols are those of the lesson: `W` and `M` are full matrices (out, in); `B
 factors; `sigma` holds singular values in descending order. You may use loops, but you will hardly need them.
 """
 
-NEEDS = "lesson 02 (`notebooks/02_rank_and_svd.ipynb`), paper and a pencil"
+NEEDS = "paper and a pencil"
 TIME = "90 minutes: a ten-minute warm-up, five short exercises, a hard one, and five claims to assess"
 EXERCISES = {
     "adapter_size": 1,

@@ -9,10 +9,7 @@ columns, and `V` tokens in the vocabulary. Log probabilities are in nats. Every 
 a mistake in one does not affect the next. Your gradient check from exercise set 03 can test all gradients.
 """
 
-NEEDS = (
-    "lesson 18 (`notebooks/18_rewards_and_preferences.ipynb`), "
-    "your `cross_entropy_backward` from [exercise set 03](03_gradients_by_hand.ipynb), paper and a pencil"
-)
+NEEDS = "your `cross_entropy_backward` from [exercise set 03](03_gradients_by_hand.ipynb), paper and a pencil"
 TIME = "two hours in two sessions: a warm-up and the log probabilities; two losses and a report to assess"
 EXERCISES = {"advantages": 2, "token_log_probs_backward": 3, "grpo": 6, "dpo": 4}
 QUESTION = """In words: a report of a success.

@@ -7,7 +7,7 @@ The symbols are: `N` texts or rows, `T` tokens, `C` columns, `F` columns inside 
 mistake in one does not affect the next.
 """
 
-NEEDS = "lesson 14 (`notebooks/14_since_gpt2.ipynb`), lessons 05 and 06 for the rest of the block, a pencil"
+NEEDS = "lessons 05 and 06 for the rest of the block, a pencil"
 TIME = "90 minutes: four forward and backward passes, a count, and a question"
 EXERCISES = {
     "rms_norm": 2,

@@ -6,7 +6,7 @@ scale, and `dy` is the gradient with respect to `y`. For every variant, first as
 gradient, comes last.
 """
 
-NEEDS = "lesson 13 (`notebooks/13_variants.ipynb`), the SVD of `notebooks/02_rank_and_svd.ipynb`, a pencil"
+NEEDS = "the SVD of `notebooks/02_rank_and_svd.ipynb`, a pencil"
 TIME = "two and a half hours in three sessions: settings and VeRA; initialisations; DoRA and a claim to assess"
 EXERCISES = {
     "rslora_scale": 2,

@@ -28,7 +28,7 @@ def draw(rng, size):
     """Draw values as in the middle of training: B is not zero, and m differs from the norms of W's rows."""
     drawn = size.normals(rng, x="N n_in", W="n_out n_in", b="n_out", A="r n_in", B="n_out r")
     m = np.linalg.norm(drawn["W"], axis=1) * rng.uniform(0.5, 1.5, size.n_out)
-    return drawn | {"m": m, "s": size.alpha / size.r}
+    return drawn | {"m": m, "s": size.s}
 
 
 MISTAKES = {

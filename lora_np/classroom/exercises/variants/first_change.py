@@ -43,7 +43,7 @@ def first_change(x, dy, A, s, lr):
 
 def draw(rng, size):
     drawn = size.normals(rng, x="N n_in", dy="N n_out", A="r n_in")
-    return drawn | {"s": size.alpha / size.r, "lr": float(rng.uniform(0.02, 0.2))}
+    return drawn | {"s": size.s, "lr": float(rng.uniform(0.02, 0.2))}
 
 
 MISTAKES = {

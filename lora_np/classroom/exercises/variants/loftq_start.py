@@ -49,7 +49,7 @@ def quantise(M):
 
 def draw(rng, size):
     W = rng.normal(size=(2 * size.n_out, 2 * size.n_in))
-    return {"W": W, "quantise": quantise, "r": size.r, "s": size.alpha / size.r, "rounds": [3, 2, 4][size.number]}
+    return {"W": W, "quantise": quantise, "r": size.r, "s": size.s, "rounds": [3, 2, 4][size.number]}
 
 
 def compared(i, outputs):

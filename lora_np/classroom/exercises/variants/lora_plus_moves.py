@@ -31,7 +31,7 @@ def lora_plus_moves(x, A, B, dA, dB, s, lr, ratio):
 
 def draw(rng, size):
     drawn = size.normals(rng, x="N n_in", A="r n_in", B="n_out r", dA="r n_in", dB="n_out r")
-    return drawn | {"s": size.alpha / size.r, "lr": float(rng.uniform(0.2, 0.6)), "ratio": float(rng.uniform(3, 9))}
+    return drawn | {"s": size.s, "lr": float(rng.uniform(0.2, 0.6)), "ratio": float(rng.uniform(3, 9))}
 
 
 def before(i):

@@ -40,7 +40,7 @@ def draw(rng, size):
     """Draw a wide matrix in the second draw and tall ones in the others."""
     narrow, long = sorted((2 * size.n_out, 2 * size.n_in))
     W = rng.normal(size=(narrow, long) if size.number == 1 else (long, narrow))
-    return {"W": W, "r": size.r, "s": size.alpha / size.r}
+    return {"W": W, "r": size.r, "s": size.s}
 
 
 def product(i, outputs):

@@ -8,7 +8,7 @@ A cost formula can easily be off by a factor and still look plausible. So before
 arrays with their shapes, one per line.
 """
 
-NEEDS = "lesson 10 with its optional sections (`notebooks/10_what_it_costs.ipynb`), paper and a pencil"
+NEEDS = "including its optional sections, paper and a pencil"
 TIME = "two hours in two sessions: a ten-minute warm-up, four counts, a chain, and five runs to identify"
 EXERCISES = {
     "adapter_parameters": 2,

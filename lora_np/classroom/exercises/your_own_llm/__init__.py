@@ -7,10 +7,7 @@ The symbols are: `N` texts, `T` tokens, `vocab` tokens in the vocabulary, `K` la
 LoRA's factor `B` (out, r). Every exercise starts from correct inputs, so a mistake in one does not affect the next.
 """
 
-NEEDS = (
-    "lesson 15 (`notebooks/15_your_own_llm.ipynb`), "
-    "your `cross_entropy_backward` from [exercise set 03](03_gradients_by_hand.ipynb), a pencil"
-)
+NEEDS = "your `cross_entropy_backward` from [exercise set 03](03_gradients_by_hand.ipynb), a pencil"
 TIME = "90 minutes: a warm-up, six short exercises, and a question"
 EXERCISES = {
     "q4_1_decode": 2,
