@@ -20,8 +20,9 @@ and may define
     large(rng, size)       -> inputs, the peak memory in bytes that a call may not exceed, and the complaint if it does
     AFTER                  text that follows the exercise
 
-`i` is a SimpleNamespace with the drawn values by name, `i.size`, `i.inputs`, `i.right` (dict of correct outputs) and,
-once the student's function has been called, `i.given` (the inputs after the call).
+`i` is a SimpleNamespace with the drawn values by name, `i.size`, `i.inputs`, `i.right` (dict of correct outputs),
+`i.solve(W=…)` (calls the solution with changed inputs) and, once the student's function has been called, `i.given` (the
+inputs after the call).
 """
 
 import copy
@@ -144,9 +145,10 @@ def draw_inputs(exercise, rng, number=0):
 
 
 def complete(exercise, drawn, size):
-    """Return a call's inputs as a SimpleNamespace that also has `size`, `inputs`, `right` and `rounding`."""
+    """Return a call's inputs as a SimpleNamespace that also has `size`, `inputs`, `solve`, `right` and `rounding`."""
     inputs = {name: drawn[name] for name in exercise.arguments}
     i = SimpleNamespace(**drawn, size=size, inputs=inputs, right={})
+    i.solve = lambda **changed: exercise.solution(**inputs | changed)
     if exercise.properties is None:
         with np.errstate(all="ignore"):
             i.right = compared_outputs(exercise, exercise.solution, i, inputs)

@@ -38,15 +38,13 @@ def draw(rng, size):
 
 
 def of_those(i, stay):
-    return next_probabilities(np.where(stay, i.logits, -np.inf), i.temperature, i.top_k)
+    return i.solve(logits=np.where(stay, i.logits, -np.inf))
 
 
 MISTAKES = {
     "the rows do not add up to 1: the top k are selected after the softmax, but not divided by their sum": lambda i: (
-        next_probabilities(i.logits, i.temperature, i.size.V) * (i.right["probs"] > 0)
+        i.solve(top_k=i.size.V) * (i.right["probs"] > 0)
     ),
-    "the k least likely tokens are kept": lambda i: of_those(
-        i, i.logits <= np.sort(i.logits, axis=-1)[:, i.top_k - 1, None]
-    ),
+    "the k least likely tokens are kept": lambda i: of_those(i, i.logits <= np.sort(i.logits)[:, [i.top_k - 1]]),
     "the first k tokens of the vocabulary are kept": lambda i: of_those(i, np.arange(i.size.V) < i.top_k),
 }

@@ -39,14 +39,9 @@ def draw(rng, size):
     return {"probs": probs, **size.normals(rng, dcontext="B T C", v="B H T D")}
 
 
-def strided(i):
-    N, H, T, D = i.v.shape
-    return attend_backward(i.dcontext.reshape(N, T, D, H).swapaxes(2, 3).reshape(N, T, H * D), i.probs, i.v)
-
-
 MISTAKES = {
-    "each head has every H-th column of dcontext, not D adjacent columns": strided,
-    "this is dscores: it has already gone back through the softmax": lambda i: scores_backward(
-        i.right["dprobs"], i.probs
+    "each head has every H-th column of dcontext, not D adjacent columns": lambda i: i.solve(
+        dcontext=i.dcontext[..., np.arange(i.size.C).reshape(i.size.D, i.size.H).T.ravel()]
     ),
+    "this is dscores: it has gone back through the softmax": lambda i: scores_backward(i.right["dprobs"], i.probs),
 }

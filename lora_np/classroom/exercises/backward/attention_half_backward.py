@@ -53,8 +53,8 @@ MISTAKES = {
     "the dy of the residual path has gone through ln1, which is only in the branch": lambda i: (
         i.right["dx"] - i.dy + i.back["ln1"](i.dy)
     ),
-    "dq and dv are swapped: attention returns dq, dk, dv": lambda i: attention_half_backward(
-        i.dy, i.back | {"attention": lambda d: i.back["attention"](d)[::-1]}
+    "dq and dv are swapped: attention returns dq, dk, dv": lambda i: i.solve(
+        back=i.back | {"attention": lambda d: i.back["attention"](d)[::-1]}
     ),
 }
 

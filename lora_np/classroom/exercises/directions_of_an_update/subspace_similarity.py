@@ -42,8 +42,6 @@ def cosines(i):
 
 
 MISTAKES = {
-    "the cosines of the angles between the spans are not squared": lambda i: (
-        np.linalg.norm(cosines(i), "nuc") / min(i.i, i.j)
-    ),
+    "the cosines between the spans are not squared": lambda i: np.linalg.norm(cosines(i), "nuc") / min(i.i, i.j),
     "only columns with the same index are compared": lambda i: np.sum(np.diag(cosines(i)) ** 2) / min(i.i, i.j),
 }

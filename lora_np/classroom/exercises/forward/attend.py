@@ -34,7 +34,7 @@ MISTAKES = {
     "each head fills every H-th column, not D adjacent columns": lambda i: (
         (i.probs @ i.v).transpose(0, 2, 3, 1).reshape(i.right["context"].shape)
     ),
-    "each position takes only the value with the largest weight": lambda i: attend(
-        np.eye(i.size.T)[i.probs.argmax(axis=-1)], i.v
+    "each position takes only the value with the largest weight": lambda i: i.solve(
+        probs=np.eye(i.size.T)[i.probs.argmax(axis=-1)]
     ),
 }

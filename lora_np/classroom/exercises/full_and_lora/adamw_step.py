@@ -58,16 +58,15 @@ def compared(i, outputs):
     if not i.right or not np.shape(p) == np.shape(mu) == np.shape(nu) == i.p.shape or np.allclose(p, i.right["p"]):
         return outputs
     old_mu, old_nu = (mu - (1 - i.beta1) * i.g) / i.beta1, (nu - (1 - i.beta2) * i.g**2) / i.beta2
-    follows = adamw_step(**i.inputs | {"mu": old_mu, "nu": old_nu})[0]
+    follows = i.solve(mu=old_mu, nu=old_nu)[0]
     return outputs | {"p": i.right["p"] + p - follows} if np.isfinite(follows).all() else outputs
 
 
-def with_penalty(i, least=2):
-    return adamw_step(**i.inputs | {"g": i.g + i.weight_decay * i.p * (i.p.ndim >= least)})
-
-
 L2 = "the weight decay is added to the gradient: that is Adam with an L2 penalty; AdamW keeps the two separate"
-MISTAKES = {L2: with_penalty, f"{L2}, and decays only matrices": lambda i: with_penalty(i, 0)}
+MISTAKES = {
+    L2: lambda i: i.solve(g=i.g + i.weight_decay * i.p * (i.p.ndim >= 2)),
+    f"{L2}, and decays only matrices": lambda i: i.solve(g=i.g + i.weight_decay * i.p),
+}
 
 AFTER = """**Beyond the points.** With these functions you can train a classification head, as in lesson 08. Type this
 in. It takes about ten seconds, mostly for the base model's forward passes over a thousand snippets:

@@ -48,13 +48,13 @@ def draw(rng, size):
 
 def one_sided(i, cut):
     """Return a one-sided difference: `cut` (np.maximum or np.minimum) replaces x − h or x + h with i.x itself."""
-    return 2 * centred_difference(lambda x: i.f(cut(x, i.x)), i.x, i.h)
+    return 2 * i.solve(f=lambda x: i.f(cut(x, i.x)))
 
 
 MISTAKES = {
     "this is the forward difference, from x to x + h": lambda i: one_sided(i, np.maximum),
     "this is the backward difference, from x − h to x": lambda i: one_sided(i, np.minimum),
-    "the step is much smaller than h": lambda i: centred_difference(i.f, i.x, 1e-5),
+    "the step is much smaller than h": lambda i: i.solve(h=1e-5),
 }
 
 AFTER = """**Now you have your own gradient check.** A loss is a scalar, but a layer's output is an array. So choose any

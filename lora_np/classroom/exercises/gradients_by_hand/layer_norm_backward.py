@@ -53,11 +53,9 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "w is missing inside the two means": lambda i: (
-        i.w * layer_norm_backward(i.dy, i.x_hat, i.inv_std, np.ones_like(i.w))[0]
-    ),
-    "the variance term divides by C − 1 instead of C": lambda i: layer_norm_backward(
-        i.dy, (i.size.C / (i.size.C - 1)) ** 0.5 * i.x_hat, i.inv_std, i.w
+    "w is missing inside the two means": lambda i: i.w * i.solve(w=np.ones_like(i.w))[0],
+    "the variance term divides by C − 1 instead of C": lambda i: i.solve(
+        x_hat=(i.size.C / (i.size.C - 1)) ** 0.5 * i.x_hat
     )[0],
     "dw has a factor w, but the correct dw does not depend on w": lambda i: i.right["dw"] * i.w,
 }

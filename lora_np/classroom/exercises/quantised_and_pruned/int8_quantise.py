@@ -67,7 +67,5 @@ LOPSIDED = "the marks range from the smallest to the largest weight of a row, bu
 MISTAKES = {
     "they are counted from the row's smallest weight, but a weight of 0 must have code 0": above_smallest,
     LOPSIDED: lambda i: np.ptp(i.W, axis=1) / 255,
-    "the largest weight of the whole matrix sets one scale for all rows": lambda i: np.full(
-        len(i.W), np.abs(i.W).max() / 127
-    ),
+    "the largest weight of W sets one scale for all rows": lambda i: np.full(len(i.W), np.abs(i.W).max() / 127),
 }

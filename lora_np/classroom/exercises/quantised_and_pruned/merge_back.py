@@ -78,7 +78,5 @@ def kept(i):
 MISTAKES = {
     "the old rulers are kept, but the largest weight of a row may now be beyond their ends": kept,
     "the old rulers are kept, and weights beyond their ends are clipped": lambda i: np.clip(kept(i), -127, 127),
-    "the codes of the base and those of ΔW are added, but their steps differ": lambda i: (
-        1.0 * i.codes + int8_quantise(i.B @ i.A)[0]
-    ),
+    "the codes of Ŵ and ΔW are added, but their steps differ": lambda i: 1.0 * i.codes + int8_quantise(i.B @ i.A)[0],
 }

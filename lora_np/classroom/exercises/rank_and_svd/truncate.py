@@ -32,9 +32,9 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "the last k terms are dropped, and the others are kept": lambda i: truncate(i.M, min(i.M.shape) - i.k),
+    "the last k terms are dropped, and the others are kept": lambda i: i.solve(k=min(i.M.shape) - i.k),
     "the first k columns of M are kept, and the others are 0": lambda i: i.M * (np.arange(i.M.shape[1]) < i.k),
     "the column means are subtracted before truncation and added back after it": lambda i: (
-        truncate(i.M - i.M.mean(axis=0), i.k) + i.M.mean(axis=0)
+        i.solve(M=i.M - i.M.mean(axis=0)) + i.M.mean(axis=0)
     ),
 }

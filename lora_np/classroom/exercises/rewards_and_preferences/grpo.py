@@ -60,7 +60,7 @@ def draw(rng, size):
 def both_sides(i):
     ratio, tokens = np.exp(i.log_probs - i.old), i.real.sum(axis=1, keepdims=True)
     slope = np.where(np.abs(ratio - 1) < i.clip, ratio, 0.0) * i.advantage[:, None]
-    return grpo(**i.inputs | {"advantage": 0 * i.advantage})[1] - i.real / tokens / len(tokens) * slope
+    return i.solve(advantage=0 * i.advantage)[1] - i.real / tokens / len(tokens) * slope
 
 
 MISTAKES = {
@@ -68,7 +68,5 @@ MISTAKES = {
     "the mean is over all tokens at once, so long completions count more than short ones": lambda i: (
         i.right["dlog_probs"] * i.real.sum(axis=1, keepdims=True) * len(i.real) / i.real.sum()
     ),
-    "padding counts as if it were part of the completions": lambda i: grpo(**i.inputs | {"real": np.ones_like(i.real)})[
-        1
-    ],
+    "padding counts as if it were part of the completions": lambda i: i.solve(real=np.ones_like(i.real)),
 }

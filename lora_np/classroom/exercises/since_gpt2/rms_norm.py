@@ -30,6 +30,6 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "the mean is subtracted, as in a layer norm": lambda i: rms_norm(i.x - i.x.mean(-1, keepdims=True), i.w, i.eps),
-    "1e-5 is added to the mean square, not the given eps": lambda i: rms_norm(i.x, i.w, 1e-5),
+    "the mean is subtracted, as in a layer norm": lambda i: i.solve(x=i.x - i.x.mean(axis=-1, keepdims=True)),
+    "1e-5 is added to the mean square, not the given eps": lambda i: i.solve(eps=1e-5),
 }

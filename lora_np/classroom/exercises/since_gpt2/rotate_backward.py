@@ -33,8 +33,6 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "dy is rotated in the forward direction": lambda i: rotate_backward(i.dy, i.cos, -i.sin),
-    "entries 2j and 2j + 1 are paired, not j and j + D/2": lambda i: of_neighbours(
-        lambda dy: rotate_backward(dy, i.cos, i.sin), i.dy
-    ),
+    "dy is rotated in the forward direction": lambda i: i.solve(sin=-i.sin),
+    "entries 2j and 2j + 1 are paired, not j and j + D/2": lambda i: of_neighbours(lambda dy: i.solve(dy=dy), i.dy),
 }

@@ -50,7 +50,7 @@ MISTAKES = {
     "each row has only its own contribution, but a step adds up those of all rows": lambda i: (
         -i.lr * i.s**2 * np.sum((i.x @ i.A.T) ** 2, axis=1, keepdims=True) * i.dy
     ),
-    "the sign of dy is used, not that of dB": lambda i: first_change(i.x, np.sign(i.dy), i.A, i.s, i.lr)[0],
+    "the sign of dy is used, not that of dB": lambda i: i.solve(dy=np.sign(i.dy))[0],
     "the gradient is divided by its norm, but AdamW divides each entry by its own magnitude": lambda i: (
         i.right["by_descent"] / np.linalg.norm(i.s * i.dy.T @ (i.x @ i.A.T))
     ),

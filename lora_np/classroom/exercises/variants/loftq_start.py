@@ -65,11 +65,11 @@ def compared(i, outputs):
 def from_W(i):
     """Return the final Q if s B A starts as the best rank-r approximation of W, not as 0. An extra first round, in
     which Q is 0, gives this start."""
-    return loftq_start(i.W, lambda M: 0 * M if np.array_equal(M, i.W) else quantise(M), i.r, i.s, i.rounds + 1)[0]
+    return i.solve(quantise=lambda M: 0 * M if np.array_equal(M, i.W) else quantise(M), rounds=i.rounds + 1)[0]
 
 
 def older(i):
-    _, A, B = loftq_start(i.W, quantise, i.r, i.s, i.rounds - 1)
+    _, A, B = i.solve(rounds=i.rounds - 1)
     return B @ A
 
 

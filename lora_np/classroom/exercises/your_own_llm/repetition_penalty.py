@@ -45,9 +45,7 @@ def every_time(i):
 
 MISTAKES = {
     "a token that was seen three times is penalised three times, not only once": every_time,
-    "all tokens are penalised, seen or not": lambda i: np.where(
-        i.logits > 0, i.logits / i.penalty, i.logits * i.penalty
-    ),
+    "all tokens are penalised, seen or not": lambda i: i.solve(seen=np.arange(len(i.logits))),
     "negative logits are divided as well, so their tokens become more probable": lambda i: np.where(
         np.isin(np.arange(len(i.logits)), i.seen), i.logits / i.penalty, i.logits
     ),

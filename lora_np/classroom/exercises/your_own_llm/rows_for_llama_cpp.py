@@ -34,5 +34,5 @@ MISTAKES = {
     "this is the inverse, from the file's order to ours": lambda i: (
         i.B.reshape(i.n_heads, -1, 2, i.B.shape[1]).swapaxes(1, 2).reshape(i.B.shape)
     ),
-    "all rows are treated as one head": lambda i: rows_for_llama_cpp(i.B, 1),
+    "all rows are treated as one head": lambda i: i.solve(n_heads=1),
 }
