@@ -57,6 +57,8 @@ def test_every_exercise_has_attempts_and_few_mistakes_by_hand():
     assert {name for name, _ in kinds} == set(ITEMS) and len(ITEMS) == 94
     assert all(kinds[name, "right"] and kinds[name, "wrong"] for name in ITEMS)
     assert sum(len(of.exercises) for of in read_sets().values()) == len(ITEMS)
+    for of in read_sets().values():
+        assert [exercise.number for exercise in of.exercises] == list(range(1, len(of.exercises) + 1))
     for exercise in ITEMS.values():
         assert len(exercise.mistakes) <= 3, exercise.name
 

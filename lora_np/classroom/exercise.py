@@ -1,7 +1,7 @@
 """Read exercises, draw inputs for their checks, and compute the correct outputs.
 
-An exercise is a module in `exercises/SET/`. Its docstring contains the title and the text for students. The module must
-define
+An exercise is a module in `exercises/SET/`. Its docstring contains a heading of the form "1. Title (2 points)." and the
+text for students. The module must define
 
     NAME(inputs)           the worked solution, named after the module; its docstring describes inputs and outputs
     HINTS                  output -> a guiding question without the formula
@@ -28,8 +28,8 @@ inputs after the call).
 import copy
 import hashlib
 import inspect
+import re
 from collections.abc import Callable
-from importlib import import_module
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -52,9 +52,10 @@ class Unfit(ValueError):
 class Exercise(NamedTuple):
     """The contents of a module in `exercises/`, under the same names in lower case."""
 
+    number: int
     name: str
-    points: int
     title: str
+    points: int
     text: str
     solution: Callable
     outputs: tuple[str, ...]
@@ -74,14 +75,14 @@ class Exercise(NamedTuple):
         return tuple(inspect.signature(self.solution).parameters)
 
 
-def read_exercise(module, points):
-    """Read the exercise in a module, given its full name, such as "lora_np.classroom.exercises.lora_layer.merge"."""
-    module = import_module(module)
+def read_exercise(module):
+    """Read the exercise in a module."""
+    heading, _, text = inspect.cleandoc(module.__doc__).partition("\n")
+    number, title, points = re.fullmatch(r"(\d+)\. (.+) \((\d+) points?\)\.", heading).groups()
     name = module.__name__.rpartition(".")[2]
-    title, _, text = inspect.cleandoc(module.__doc__).partition("\n")
     contents = {field.lower(): value for field, value in vars(module).items() if field.lower() in Exercise._fields}
-    contents |= {"title": title.strip().removesuffix("."), "text": text.strip(), "solution": getattr(module, name)}
-    return Exercise(name, points, **{"outputs": tuple(module.HINTS)} | contents)
+    contents = {"outputs": tuple(module.HINTS), "solution": getattr(module, name)} | contents
+    return Exercise(int(number), name, title, int(points), text.strip(), **contents)
 
 
 # ---------------------------------------------------------------- draws

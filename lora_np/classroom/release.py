@@ -114,9 +114,9 @@ def cells_of(of, form):
     points = f"| **Points** | {of.points}, and {of.words} for a written answer |"
     yield markdown(f"# Exercises {number} · {of.title}\n\n| | |\n|---|---|\n{rows}{points}\n\n{HOW}\n\n{of.text}")
     yield code(SETUP, "setup", form)
-    for n, exercise in enumerate(of.exercises, 1):
+    for exercise in of.exercises:
         unit = "point" if exercise.points == 1 else "points"
-        yield markdown(f"## {n}. {exercise.title} ({exercise.points} {unit})\n\n{exercise.text}")
+        yield markdown(f"## {exercise.number}. {exercise.title} ({exercise.points} {unit})\n\n{exercise.text}")
         yield code(solution_in(exercise.solution, form), exercise.name, form, solution=True)
         call = f"check.{exercise.name}({exercise.name}, points={exercise.points})"
         yield code(call, f"check_{exercise.name}", form, points=exercise.points)
@@ -132,8 +132,8 @@ def cells_of(of, form):
         else:
             solution = in_form(text.strip(), "", form, STUB["code"].replace("    ", ""))
             yield code(solution, "experiment", form, solution=True)
-    title, _, text = of.question.partition("\n")
-    yield markdown(f"## {n}. {title.removesuffix('.')} ({of.words} points)\n\n{text.strip()}")
+    heading, _, text = of.question.partition("\n")
+    yield markdown(f"## {n}. {heading.removesuffix('.')}\n\n{text.strip()}")
     answer = in_form(of.answer, "", form, STUB["markdown"])
     yield markdown(answer, of.question_id, form, solution=True, points=of.words)
     yield code("check.summary();", "summary", form)

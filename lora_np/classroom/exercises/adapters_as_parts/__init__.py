@@ -1,4 +1,4 @@
-"""Adapters as parts.
+"""11. Adapters as parts.
 
 The letters are those of the lesson: `N` is the number of rows, and `vocab` is the number of tokens in the vocabulary;
 `A` (r, in) and `B` (out, r) are an adapter's factors, `s` is its scale, and `ΔW = s B A` is its update. Keep two
@@ -8,16 +8,7 @@ each name its own weight. **What may be added up?** You may add updates, but nei
 
 NEEDS = "including its optional sections, exercise 7 of [set 02](02_rank_and_svd.ipynb), a pencil"
 TIME = "two and a half hours in two sessions: a warm-up, the nucleus, four tasks with adapters, and a hard one"
-EXERCISES = {
-    "next_probabilities": 3,
-    "nucleus": 3,
-    "rows_forward": 4,
-    "mix": 3,
-    "best_weight": 2,
-    "update_cosine": 4,
-    "compress": 5,
-}
-QUESTION = """In words: five customers.
+QUESTION = """In words: five customers (5 points).
 
 A provider runs one base model on one machine, and each of its forty customers has an adapter of rank 16 on all linear
 layers. Five of them write in. In two to four sentences for each, say what you would do, what it costs (in memory and in
@@ -56,4 +47,3 @@ ANSWER = """1. No. One batch may contain rows with different adapters: `x Wᵀ` 
 
 *Marks:* one point for each customer: half for the advice, half for its cost and for what must be measured.
 """
-POINTS = 5

@@ -1,4 +1,4 @@
-"""The best weight for an adapter.
+"""5. The best weight for an adapter (2 points).
 
 At weight 1, `W + ΔW`, an adapter does its job, but the model forgets too much. Someone has measured two losses, in nats
 per token, at the weights 0, ½ and 1: `new` on the texts that the adapter was trained for, and `old` on texts that the

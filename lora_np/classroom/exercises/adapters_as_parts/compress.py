@@ -1,4 +1,4 @@
-"""Truncating to a lower rank.
+"""7. Truncating to a lower rank (5 points).
 
 The hard one. A mix has rank 32, but the machine that will use it has room for only rank 16. Return the adapter of rank
 `r` whose update is nearest to `B A`, and the relative error, `‖B A − B_r A_r‖ / ‖B A‖`. Again, **do not form B A**: the

@@ -1,4 +1,4 @@
-"""Mixing.
+"""4. Mixing (3 points).
 
 Each of several adapters has its own rank, scale and weight. Return a single adapter whose update is exactly the
 weighted sum of the adapters' updates. Its scale must be s = 1, and its `A` must not have more rows than the sum of the

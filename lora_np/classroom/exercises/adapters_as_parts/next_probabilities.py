@@ -1,4 +1,4 @@
-"""Warm-up: temperature and top-k.
+"""1. Warm-up: temperature and top-k (3 points).
 
 Each row of `logits` belongs to one text. For each text, return the probability distribution from which its next token
 is drawn. Divide the logits by the temperature, and keep only the `top_k` most likely tokens of each row. The

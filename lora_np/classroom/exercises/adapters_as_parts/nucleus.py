@@ -1,4 +1,4 @@
-"""The nucleus.
+"""2. The nucleus (3 points).
 
 Top-p sampling selects tokens by their total probability, not by their number: in each row, keep the smallest set of
 most likely tokens whose total probability is at least `p`. Set the other probabilities to 0, and divide those that you

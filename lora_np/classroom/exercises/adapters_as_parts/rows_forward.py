@@ -1,4 +1,4 @@
-"""One batch, several adapters.
+"""3. One batch, several adapters (4 points).
 
 A linear layer receives a batch. Each row comes with the name of its adapter, or with `None` if it uses no adapter.
 `adapters` maps each name to `A`, `B` and `s`; ranks may differ. Return the layer's output for all rows, in their
@@ -37,17 +37,14 @@ def draw(rng, size):
     return size.normals(rng, x="V n_in", W="n_out n_in", b="n_out") | {"adapters": adapters, "names": names}
 
 
-def in_groups(i):
-    order = [n for its_name in (None, *i.adapters) for n, name in enumerate(i.names) if name == its_name]
-    return i.right["y"][order]
-
-
 def has_adapter(i):
     return np.array([name is not None for name in i.names])[:, None]
 
 
 MISTAKES = {
-    "the rows are grouped by adapter, not in their original order": in_groups,
+    "the rows are grouped by adapter, not in their original order": lambda i: i.right["y"][
+        np.argsort([(None, *i.adapters).index(name) for name in i.names], kind="stable")
+    ],
     "rows without an adapter are 0, not the base's output": lambda i: i.right["y"] * has_adapter(i),
     "the bias is missing in rows with an adapter": lambda i: i.right["y"] - i.b * has_adapter(i),
 }

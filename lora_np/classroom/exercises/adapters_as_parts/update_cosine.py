@@ -1,4 +1,4 @@
-"""The angle between two updates.
+"""6. The angle between two updates (4 points).
 
 Do two adapters pull in the same direction? The cosine of the angle between their updates tells you: 1 for the same
 direction, 0 for a right angle, −1 for opposite directions. It is the updates' inner product,

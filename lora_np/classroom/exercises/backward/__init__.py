@@ -1,4 +1,4 @@
-"""Backward.
+"""06. Backward.
 
 Every exercise starts from correct upstream gradients, so a mistake in one exercise does not affect the next.
 
@@ -9,17 +9,7 @@ does each array have?** Write it down first: this prevents half of all mistakes.
 
 NEEDS = "your results from [exercise set 03](03_gradients_by_hand.ipynb), paper and a pencil"
 TIME = "two hours in two sessions: a warm-up of ten minutes, attention step by step, and half a block at the end"
-EXERCISES = {
-    "residual_backward": 2,
-    "predicted_drop": 2,
-    "embedding_backward": 3,
-    "attend_backward": 4,
-    "scores_backward": 2,
-    "query_key_backward": 4,
-    "three_ways_backward": 2,
-    "attention_half_backward": 5,
-}
-QUESTION = """In words: three biases.
+QUESTION = """In words: three biases (4 points).
 
 The layers `q_proj`, `k_proj` and `v_proj` have biases, three vectors of length C that are added at every position:
 `q = h Wqᵀ + bq`, and so on. Training gives them three very different gradients.
@@ -45,4 +35,3 @@ ANSWER = """1. A bias is added at every position, so the gradient of `bk` is the
 
 *Marks:* two points for the first question (one for the proof, one for the explanation), and one for each of the others.
 """
-POINTS = 4

@@ -1,4 +1,4 @@
-"""Attention: from the context back to probs and v.
+"""4. Attention: from the context back to probs and v (4 points).
 
 Now go back through attention, from its output to its inputs. In the forward pass, each head computes `O = probs v`, (T,
 T) (T, D) -> (T, D). Then the outputs `O` of all heads are concatenated to give `context` (N, T, C), with head 0 in the

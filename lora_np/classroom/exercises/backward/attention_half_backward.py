@@ -1,4 +1,4 @@
-"""Half a block.
+"""8. Half a block (5 points).
 
 This is the entire attention half, from `x` to `y`:
 

@@ -1,4 +1,4 @@
-"""The embedding.
+"""3. The embedding (3 points).
 
 In the forward pass, `y[n, t] = table[ids[n, t]]`: each position gets a copy of its token's row. In the backward pass,
 each row of the table collects the gradients of its copies. `dy` is (N, T, C), the table has `V` rows, and most tokens

@@ -1,4 +1,4 @@
-"""The drop in loss that a gradient predicts.
+"""2. The drop in loss that a gradient predicts (2 points).
 
 The backward pass has filled a dictionary that maps the name of each parameter to its gradient. One step of gradient
 descent moves every parameter by `−lr` times its gradient. If the step is small, by how much does the loss fall? Return

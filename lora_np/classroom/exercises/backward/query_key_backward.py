@@ -1,4 +1,4 @@
-"""From the scores back to q and k.
+"""6. From the scores back to q and k (4 points).
 
 In each head, `score_ij = q_i · k_j / √D`. All arrays are already split into heads.
 

@@ -1,4 +1,4 @@
-"""Warm-up: a residual connection.
+"""1. Warm-up: a residual connection (2 points).
 
 `y = x + f(x)`, where the branch `f` may be anything, such as attention or an MLP. The branch's backward pass is given:
 `branch_backward(d)` maps the gradient of the branch's output to that of its input. Return the gradient of `x`.

@@ -1,4 +1,4 @@
-"""Through the softmax.
+"""5. Through the softmax (2 points).
 
 `probs` is the softmax of the scores over the keys; where a key comes after the query, the score is −∞. The formula is
 that of `softmax_backward` in exercise set 03, with two more axes.

@@ -1,4 +1,4 @@
-"""One array, three uses.
+"""7. One array, three uses (2 points).
 
 `q = h Wqᵀ + bq`, and likewise `k` and `v`: one array, `h = ln1(x)`, is the input of three layers. The gradients `dq`,
 `dk`, `dv` are given with their heads merged, (N, T, C). Return `dh`.

@@ -1,4 +1,4 @@
-"""Directions of an update.
+"""09. Directions of an update.
 
 Training changes a weight by a matrix, ΔW, and nobody can see at a glance what a matrix does. So you measure it. How
 many directions does an update have, what are they, and does another update share them? Each measure in this set takes
@@ -14,15 +14,7 @@ TIME = (
     "two and a half hours in two sessions: a warm-up of ten minutes, four measures, a hard one, and five claims "
     "to assess"
 )
-EXERCISES = {
-    "stable_rank": 2,
-    "subspace_similarity": 3,
-    "chance_similarity": 2,
-    "amplification": 3,
-    "count_intruders": 4,
-    "adapter_directions": 4,
-}
-QUESTION = """In words: five claims.
+QUESTION = """In words: five claims (5 points).
 
 Here are five claims from a report. Each concludes more than its numbers show. For each claim, say in two or three
 sentences why the conclusion does not follow, and name the **control**: what else to measure, and which result you would
@@ -61,4 +53,3 @@ ANSWER = """1. Chance alone gives 64/128 = 0.5: two adapters that have nothing i
 
 *Marks:* one point for each claim: half for why it does not follow, half for a control and its expected result.
 """
-POINTS = 5

@@ -1,4 +1,4 @@
-"""The directions of an adapter.
+"""6. The directions of an adapter (4 points).
 
 The hard one. To compare two adapters by φ, you need the leading **input** directions of `B A`, that is, its right
 singular vectors. `B A` may have 4096 × 4096 entries, but it has at most r directions. In exercise set 02, you computed

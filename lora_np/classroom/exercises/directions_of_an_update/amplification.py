@@ -1,4 +1,4 @@
-"""Does it amplify?
+"""4. Does it amplify? (3 points).
 
 Does an update amplify what `W` already does, or does it add something that `W` hardly does? Take the r leading
 directions of ΔW on both sides, `U` (out, r) and `V` (in, r). `Uᵀ W V` is the part of **W** that connects `V` to `U`: it

@@ -1,4 +1,4 @@
-"""Similarity by chance.
+"""3. Similarity by chance (2 points).
 
 Two training runs have φ(8, 8) = 0.25. Whether that is a lot depends on the number of dimensions, n. Return the mean of
 φ(i, j) for two **random** subspaces of an n-dimensional space.

@@ -1,4 +1,4 @@
-"""Intruders.
+"""5. Intruders (4 points).
 
 Now look at the sum, `W_tuned` = W + ΔW. Take its k leading **left** singular vectors y_j. The **similarity** of y_j is
 its largest |cos| with any of W's left singular vectors x_i. A y_j whose similarity is below ε is an **intruder**.

@@ -1,4 +1,4 @@
-"""Warm-up: how many directions?
+"""1. Warm-up: how many directions? (2 points).
 
 The rank counts every direction, however weak. The **stable rank** weights directions by their energy: the strongest
 direction counts as 1, and every other direction as its energy divided by that of the strongest.

@@ -1,4 +1,4 @@
-"""How similar are two sets of directions?
+"""2. How similar are two sets of directions? (3 points).
 
 `U` (n, p) and `V` (n, q) have orthonormal columns, with the leading direction first. φ(i, j) compares the span of the
 first i columns of `U` with that of the first j of `V`: it is 1 if the smaller span is contained in the larger, and 0 if

@@ -1,4 +1,4 @@
-"""Forward.
+"""05. Forward.
 
 Every exercise starts from correct inputs, so a mistake in one exercise does not affect the next.
 
@@ -10,17 +10,7 @@ and your code contradicts it, the code is wrong.
 
 NEEDS = "paper and a pencil"
 TIME = "two hours in two sessions: a warm-up of ten minutes, attention step by step, a block, and two checks"
-EXERCISES = {
-    "embed": 2,
-    "layer_norm": 3,
-    "split_heads": 2,
-    "causal_scores": 3,
-    "attend": 3,
-    "block": 4,
-    "perplexity": 3,
-    "who_reads_whom": 4,
-}
-QUESTION = """In words: what does not change?
+QUESTION = """In words: what does not change? (4 points).
 
 Here are four changes to a model like ours. For each, say in two to four sentences what happens to the logits, and why.
 (You may run code, but only after you have written down your answer.)
@@ -51,4 +41,3 @@ ANSWER = """1. `h` does not change: a layer norm subtracts each position's mean,
 
 *Marks:* one point for each change: half for what happens, half for why.
 """
-POINTS = 4

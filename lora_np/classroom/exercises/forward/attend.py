@@ -1,4 +1,4 @@
-"""Context.
+"""5. Context (3 points).
 
 The softmax has turned each row of scores into weights, `probs`. In each head, compute each position's weighted average
 of the values. Then concatenate the results of all heads into an array (N, T, C), in which each head has its own columns

@@ -1,4 +1,4 @@
-"""A block.
+"""6. A block (4 points).
 
 All parts are ready; now wire them up. A block has two halves, each a branch with a residual connection, `x + f(x)`. The
 dict `part` maps the parts' names to functions: `ln1`, `q_proj`, `k_proj`, `v_proj`, `o_proj`, `ln2`, `up_proj`, `gelu`,

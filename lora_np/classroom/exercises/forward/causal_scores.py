@@ -1,4 +1,4 @@
-"""Scores.
+"""4. Scores (3 points).
 
 `q` and `k` are now split into heads. Return the attention scores, (N, H, T, T). Row `i` shows how well each key matches
 query `i`. The scores are scaled so that their size does not depend on `D`, and a score is −∞ wherever the key comes

@@ -1,4 +1,4 @@
-"""Warm-up: token and position.
+"""1. Warm-up: token and position (2 points).
 
 There are two tables: `tok_emb` has a row for each token of the vocabulary, and `pos_emb` has a row for each position.
 Return `x`, the input of the first block. The position table has more rows than these texts need.

@@ -1,4 +1,4 @@
-"""Layer norm.
+"""2. Layer norm (3 points).
 
 At each position separately, subtract the mean of the C entries, divide by their standard deviation, then scale by `w`
 and shift by `b`. The variance is a mean over C entries (divide by C, not by C − 1). The small number `eps` is added to

@@ -1,4 +1,4 @@
-"""Perplexity, safely.
+"""7. Perplexity, safely (3 points).
 
 This is the first of two exercises that test an entire model. From the logits of a batch and the tokens that actually
 follow, compute the perplexity: exp of the mean surprise over all N · T positions. (The surprise at a token of

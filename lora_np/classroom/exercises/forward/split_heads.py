@@ -1,4 +1,4 @@
-"""Splitting into heads.
+"""3. Splitting into heads (2 points).
 
 `q`, `k` and `v` are (N, T, C), and each head has its own D columns: head 0 has the first D, head 1 the next D, and so
 on. Rearrange such an array into shape (N, H, T, D), so that the heads form a batch axis, as the texts do.

@@ -1,4 +1,4 @@
-"""Who reads whom?
+"""8. Who reads whom? (4 points).
 
 This is the second of two exercises that test an entire model. A language model that can see the tokens it must predict
 learns nothing, but its loss looks splendid. Future tokens can leak through a mask that is off by one, or through heads

@@ -1,4 +1,4 @@
-"""Full fine-tuning and LoRA, side by side.
+"""08. Full fine-tuning and LoRA, side by side.
 
 In the first session, you build the tools for a fair comparison: the input of the classification head, its accuracy, the
 standard error of that accuracy, and the optimiser. In the second, you run your own comparison, and say what it shows
@@ -9,8 +9,7 @@ from .experiment import PARTS
 
 NEEDS = "your `lora_backward` from [exercise set 07](07_lora_layer.ipynb), paper and a pencil"
 TIME = "three hours in two sessions: first four short tasks and the optimiser, then a project with a written conclusion"
-EXERCISES = {"read_last": 2, "accuracy": 1, "standard_error": 1, "paired_difference": 4, "adamw_step": 6, "fit_lora": 6}
-QUESTION = """Your conclusion.
+QUESTION = """Your conclusion (6 points).
 
 Write it in about ten sentences, with the numbers from your table, for a colleague who has not seen the notebook. There
 is one point each for:
@@ -48,4 +47,3 @@ ANSWER = """1. We asked which rank LoRA should have on one linear layer (24 inpu
 6. Take ten times as many rows. If fitted noise is what separates r = 2 from full fine-tuning, the gap of 3.1 must
    shrink to about a tenth or less. If it does not, my third point is wrong. (We tried it: 4.03 and 4.18.)
 """
-POINTS = 6

@@ -1,4 +1,4 @@
-"""Accuracy.
+"""2. Accuracy (1 point).
 
 A row of `logits` (N, K) has one logit for each of K classes; the prediction is the class with the largest logit.
 `labels` (N,) holds the correct classes. Return the **accuracy**, the fraction of correct predictions, from 0 to 1.

@@ -1,4 +1,4 @@
-"""The optimiser.
+"""5. The optimiser (6 points).
 
 Take one step of **AdamW** on one array `p` with gradient `g`. `mu` and `nu` are the two moments *before* the step, and
 `step` is the step's number t, which starts at 1. Return the new `p`, `mu` and `nu`. Proceed in this order:

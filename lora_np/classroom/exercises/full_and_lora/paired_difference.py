@@ -1,4 +1,4 @@
-"""Is one model better than the other?
+"""4. Is one model better than the other? (4 points).
 
 Two models have classified **the same** n snippets. `hits_one` and `hits_other` (n,), one array per model, are `True`
 for each snippet that the model classified correctly. Return the difference between the two accuracies, the first minus

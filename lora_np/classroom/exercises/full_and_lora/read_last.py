@@ -1,4 +1,4 @@
-"""Warm-up: the head's input.
+"""1. Warm-up: the head's input (2 points).
 
 `h` (N, T, C) is the output of the last block, a row of C entries for each position of each text. The texts differ in
 length, and the shorter ones are padded on the right; `lengths` (N,) holds the number of non-padding tokens of each

@@ -1,4 +1,4 @@
-"""The standard error.
+"""3. The standard error (1 point).
 
 A different sample of n snippets would give a different accuracy. The accuracy's standard deviation over such samples is
 the **standard error**. The accuracy and the error are fractions, not percentages.

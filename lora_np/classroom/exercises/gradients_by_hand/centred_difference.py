@@ -1,4 +1,4 @@
-"""Warm-up: a gradient check.
+"""1. Warm-up: a gradient check (2 points).
 
 `f` takes an array with the shape of `x` and returns a float. Approximate the gradient of `f`, which also has the shape
 of `x`, by **central differences**: move one entry at a time by `h` in both directions, and see how much `f` changes.

@@ -1,4 +1,4 @@
-"""Cross-entropy.
+"""5. Cross-entropy (3 points).
 
 The loss of one row, −log p_t in nats, measures how surprised the model is by the correct class `t`. `L` is the mean
 loss over the rows. The backward pass begins here: no upstream gradient is needed, because ∂L/∂L = 1.

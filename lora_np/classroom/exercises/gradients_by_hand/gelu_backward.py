@@ -1,4 +1,4 @@
-"""GELU.
+"""3. GELU (3 points).
 
 For each entry, a smooth gate `g` between 0 and 1 decides how much of `x` passes through:
 

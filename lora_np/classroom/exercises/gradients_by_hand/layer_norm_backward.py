@@ -1,4 +1,4 @@
-"""Layer norm.
+"""6. Layer norm (6 points).
 
 The hard one. Each row of C entries is centred, divided by its standard deviation, and then scaled and shifted:
 

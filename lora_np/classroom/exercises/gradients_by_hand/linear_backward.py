@@ -1,4 +1,4 @@
-"""The linear layer.
+"""2. The linear layer (3 points).
 
 `y = x Wᵀ + b`, row by row: `y_no = Σ_i x_ni W_oi + b_o`. Compute three gradients from `dy`: `dx` is passed on to the
 previous layer, and `dW` and `db` are used to update the parameters. LoRA's backward pass consists of the backward

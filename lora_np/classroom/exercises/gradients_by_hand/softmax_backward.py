@@ -1,4 +1,4 @@
-"""Softmax.
+"""4. Softmax (3 points).
 
 Each row of `x` becomes probabilities `p`: `p_i = exp(x_i) / Σ_j exp(x_j)`. Here one entry of `x` affects *every* entry
 in its row of `p`: the corresponding one through the numerator, and all of them through the common denominator.

@@ -1,12 +1,11 @@
-"""The LoRA layer.
+"""07. The LoRA layer.
 
 Inputs and outputs are stored as rows: `x` is (N, in), `W` is (out, in), `A` is (r, in), `B` is (out, r), and `s = α/r`.
 """
 
 NEEDS = "a pencil"
 TIME = "60 to 90 minutes: a ten-minute warm-up, and three derivations"
-EXERCISES = {"merge": 2, "lora_forward": 3, "lora_init": 3, "lora_backward": 6}
-QUESTION = """In words.
+QUESTION = """In words (4 points).
 
 A colleague initialises both `A` and `B` with small random numbers, "so that both can learn from the first step". In
 three to six sentences: what is true about this claim, what goes wrong, and how can one forward pass show this?
@@ -19,4 +18,3 @@ random factors they do not, and on the base's own training texts the loss is hig
 
 *Marks:* one point each for what is true, why there is no advantage, what goes wrong at the start, and the forward pass.
 """
-POINTS = 4

@@ -1,4 +1,4 @@
-"""Backward.
+"""4. Backward (6 points).
 
 `dy` is the gradient of the loss with respect to `y`. Derive the three gradients on paper: write the forward pass as two
 linear layers and a sum, `u = x Aᵀ`, `z = s u Bᵀ`, `y = x Wᵀ + z`, and work backwards through each of them. (`W` is

@@ -1,4 +1,4 @@
-"""Forward.
+"""2. Forward (3 points).
 
 Compute the adapted layer's output as in training, before merging. Do not form `ΔW`, which is as large as `W`: on the
 adapter's path, reduce each row of `x` to `r` numbers first. (The check tests only the result.) **Count beforehand:**

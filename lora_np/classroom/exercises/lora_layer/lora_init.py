@@ -1,4 +1,4 @@
-"""Initialisation.
+"""3. Initialisation (3 points).
 
 Training must start from the unchanged base model, and its first step must change `A` or `B`. Draw `A` uniformly between
 −1/√in and 1/√in with `rng.uniform`, and choose the initial `B` yourself.

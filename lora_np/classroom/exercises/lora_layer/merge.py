@@ -1,4 +1,4 @@
-"""Warm-up: merging.
+"""1. Warm-up: merging (2 points).
 
 Training is over. `merge` returns the single matrix that replaces both the base weight and the adapter: for every `x`,
 `x W_mergedᵀ` is the adapted layer's output.

@@ -1,4 +1,4 @@
-"""Quantised and pruned.
+"""12. Quantised and pruned.
 
 `W` is (out, in), and `Ŵ` (read "W hat", in code `W_hat`) is the dequantised weight. Return results in float64, like the
 weights; codes may have any integer dtype. No exercise needs a loop over weights.
@@ -6,17 +6,7 @@ weights; codes may have any integer dtype. No exercise needs a loop over weights
 
 NEEDS = "including its optional sections, [exercise set 07](07_lora_layer.ipynb), a pencil"
 TIME = "two hours in two sessions: a warm-up, quantising to four bits and back, pruning, and LoRA on a compressed base"
-EXERCISES = {
-    "int8_quantise": 2,
-    "bits_per_weight": 2,
-    "nf4_quantise": 4,
-    "nf4_dequantise": 3,
-    "prune_n_of_m": 2,
-    "sparse_forward": 3,
-    "int8_lora_backward": 3,
-    "merge_back": 3,
-}
-QUESTION = """In words: a plan for a small graphics card.
+QUESTION = """In words: a plan for a small graphics card (5 points).
 
 A model has 6.45 billion weights in the linear layers of its blocks, and 0.13 billion others, which are kept in float16.
 You have a graphics card with **8 GB** (8 · 10⁹ bytes) of memory, and want to train a LoRA adapter of rank 16 on all
@@ -55,4 +45,3 @@ ANSWER = """1. Only NF4 fits. The adapter needs the same memory in all three cas
 *Marks:* for the first question, one point for the items that training needs and one for the verdicts; one point for
 each of the other questions.
 """
-POINTS = 5

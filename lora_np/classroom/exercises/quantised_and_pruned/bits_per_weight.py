@@ -1,4 +1,4 @@
-"""How many bits does a weight take?
+"""2. How many bits does a weight take? (2 points).
 
 In NF4, each weight is stored as a 4-bit code, and `block_size` weights share a scale. How many **bits per weight** is
 that, including the scales, for an `n_out` × `n_in` matrix? Compute two numbers:

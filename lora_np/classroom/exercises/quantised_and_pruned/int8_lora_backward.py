@@ -1,4 +1,4 @@
-"""LoRA on an int8 base.
+"""7. LoRA on an int8 base (3 points).
 
 Now train LoRA on a base that is stored only as `codes` and `scales`: `Ŵ_oi = scales_o · codes_oi`, and
 

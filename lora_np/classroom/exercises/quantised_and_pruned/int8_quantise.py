@@ -1,4 +1,4 @@
-"""Warm-up: eight bits.
+"""1. Warm-up: eight bits (2 points).
 
 Each row of `W` gets its own ruler: evenly spaced marks, numbered −127 … 127, with 0 in the middle, and with the row's
 weight of largest magnitude on the first or the last mark. Compute `codes`, the number of the nearest mark for each

@@ -1,4 +1,4 @@
-"""Merging back.
+"""8. Merging back (3 points).
 
 The hard one. Training is over, and the result must be a single matrix again, in eight bits like the base. So quantise
 `Ŵ + s B A` as in exercise 1, and return `new_codes` and `new_scales`. Also return `lost`, the norm of the rounding

@@ -1,4 +1,4 @@
-"""Dequantising NF4.
+"""4. Dequantising NF4 (3 points).
 
 In a file, two codes share one byte, an integer from 0 to 255: `first code · 16 + second code`. The bytes are in the
 order of the weights: the first byte holds the codes of weights 0 and 1, the second byte those of weights 2 and 3.

@@ -1,4 +1,4 @@
-"""Quantising to NF4.
+"""3. Quantising to NF4 (4 points).
 
 Quantise `W` to 16 given `points` instead of evenly spaced marks. The points increase from −1 to 1, and code `k`
 represents `points[k]`. The blocks follow one another row by row, like the weights in memory; `block_size` need not

@@ -1,4 +1,4 @@
-"""Pruning in groups.
+"""5. Pruning in groups (2 points).
 
 Of every `m` neighbouring weights in a row, keep the `n` weights of largest magnitude, and set the others to 0. No two
 weights have equal magnitudes, and `m` divides the row length. With `n` = 2 and `m` = 4, this is lesson 12's "2 of 4".

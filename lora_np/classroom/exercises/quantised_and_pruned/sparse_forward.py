@@ -1,4 +1,4 @@
-"""A format for zeros.
+"""6. A format for zeros (3 points).
 
 A zero takes as much memory as any other number, unless the format omits zeros, as the format for 2:4 sparsity does. For
 every four neighbouring weights, `values` holds the two that were not pruned, in order, and `positions` holds their

@@ -1,4 +1,4 @@
-"""Warm-up: how many parameters?
+"""1. Warm-up: how many parameters? (1 point).
 
 LoRA stores a change to `W` (out, in) as two thin factors, `B` (out, r) and `A` (r, in). How many parameters do the two
 factors have together?

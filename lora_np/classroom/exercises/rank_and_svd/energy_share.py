@@ -1,4 +1,4 @@
-"""The energy that a truncation keeps.
+"""5. The energy that a truncation keeps (2 points).
 
 The energy of a matrix `M` is ‖M‖². What share of the energy remains if `M` is truncated to rank `k`? You are given all
 singular values of `M`.

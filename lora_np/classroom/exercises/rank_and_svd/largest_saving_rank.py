@@ -1,4 +1,4 @@
-"""The largest rank that saves memory.
+"""2. The largest rank that saves memory (3 points).
 
 If the rank is too high, `B` and `A` have more entries than `W`. Compute the largest rank `r` for which `B` and `A`
 together have **fewer** entries than `W`.

@@ -1,4 +1,4 @@
-"""One column of B A.
+"""3. One column of B A (2 points).
 
 Column `j` of a weight matrix is the layer's output if input `j` is 1 and all other inputs are 0. Compute column `j` of
 `B A` without forming `B A`. (The check measures the peak memory of a call, with a `B` and an `A` whose product would

@@ -1,4 +1,4 @@
-"""The spectrum of an adapter.
+"""7. The spectrum of an adapter (4 points).
 
 The hard one. A 4096 × 4096 update `B A` with r = 8 has at most 8 non-zero singular values. To compute these values,
 `np.linalg.svd(B @ A)` processes 16.8 million entries. Compute the singular values **without forming B A**; this check

@@ -1,4 +1,4 @@
-"""How many directions?
+"""6. How many directions? (3 points).
 
 Now the reverse question: what is the smallest number of directions that together hold a given share of the energy? With
 share = 0.9, this is the lesson's "rank of 90 %". Directions that hold exactly the given share are enough.

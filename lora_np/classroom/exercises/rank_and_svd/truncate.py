@@ -1,4 +1,4 @@
-"""The nearest matrix of rank k.
+"""4. The nearest matrix of rank k (3 points).
 
 Compute the matrix of rank `k` that is nearest to `M` in the Frobenius norm. You may use `np.linalg.svd`; look first at
 the shapes of the arrays that it returns.

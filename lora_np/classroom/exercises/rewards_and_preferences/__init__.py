@@ -1,4 +1,4 @@
-"""Rewards and preferences.
+"""18. Rewards and preferences.
 
 A language model is a policy π: it draws texts. GRPO makes texts with high rewards more probable, and DPO learns from
 pairs of a preferred and a rejected text. You implement both losses and their gradients, which reach the model only
@@ -11,8 +11,7 @@ a mistake in one does not affect the next. Your gradient check from exercise set
 
 NEEDS = "your `cross_entropy_backward` from [exercise set 03](03_gradients_by_hand.ipynb), paper and a pencil"
 TIME = "two hours in two sessions: a warm-up and the log probabilities; two losses and a report to assess"
-EXERCISES = {"advantages": 2, "token_log_probs_backward": 3, "grpo": 6, "dpo": 4}
-QUESTION = """In words: a report of a success.
+QUESTION = """In words: a report of a success (5 points).
 
 A colleague has trained the small base with GRPO to continue the beginnings of film reviews. The reward is the
 probability of "positive" by a tf-idf classifier, which was trained on one half of the snippets. The report says:
@@ -57,4 +56,3 @@ ANSWER = """1. **The divergence, the distinct bigrams, and reading.** At 6.4 nat
 
 *Marks:* one point for each question.
 """
-POINTS = 5

@@ -1,4 +1,4 @@
-"""Warm-up: advantages.
+"""1. Warm-up: advantages (2 points).
 
 For each of `P` prompts, the policy has drawn a group of `G` completions, and each completion has a reward. GRPO makes a
 completion more probable if its reward is above its group's mean, and less probable if it is below. Compute the

@@ -1,4 +1,4 @@
-"""DPO.
+"""4. DPO (4 points).
 
 Each of `P` pairs has two texts, y₁ and y₂, for one prompt, and people prefer y₁. `log_probs` (P, 2) holds the log
 probabilities of both by the policy, and `reference` (P, 2) those by the model before training. The margin is

@@ -1,4 +1,4 @@
-"""GRPO.
+"""3. GRPO (6 points).
 
 The hard one. The arrays `log_probs`, `old` and `reference` hold the log probabilities of the tokens of N completions:
 log π by the policy, log π_old by the older policy that drew them, and log π_ref by the model before training. Each

@@ -1,4 +1,4 @@
-"""The log probability of a token.
+"""2. The log probability of a token (3 points).
 
 GRPO and DPO depend on the model only through the log probabilities of tokens. Position n has the logits z_n, row n of
 z = x Wᵀ. If its token is t, the log probability is l_n = log softmax(z_n)[t]. The loss provides `dl`, its gradient with

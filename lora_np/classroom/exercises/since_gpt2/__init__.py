@@ -1,4 +1,4 @@
-"""Since GPT-2.
+"""14. Since GPT-2.
 
 Llama replaces four parts of GPT-2. You implement each replacement and its backward pass.
 
@@ -9,18 +9,7 @@ mistake in one does not affect the next.
 
 NEEDS = "lessons 05 and 06 for the rest of the block, a pencil"
 TIME = "90 minutes: four forward and backward passes, a count, and a question"
-EXERCISES = {
-    "rms_norm": 2,
-    "rms_norm_backward": 4,
-    "rotate": 3,
-    "rotate_backward": 3,
-    "swiglu": 1,
-    "swiglu_backward": 3,
-    "repeat_heads": 1,
-    "repeat_heads_backward": 2,
-    "cache_bytes": 2,
-}
-QUESTION = """In words: without training.
+QUESTION = """In words: without training (4 points).
 
 Someone gives you the weights of a trained GPT-2. You may compute new weights from them, and you may add biases to
 Llama's linear layers. You may not train. The logits must not change, except for rounding.
@@ -45,4 +34,3 @@ ANSWER = """\
 
 *Marks:* one point for each part: half for yes or no, half for the reason.
 """
-POINTS = 4

@@ -1,4 +1,4 @@
-"""The memory of the key-value cache.
+"""9. The memory of the key-value cache (2 points).
 
 When a model generates text, it caches the keys and values of all tokens so far, in every layer. Count the bytes for a
 text of `T` tokens in two cases: each of the `n_heads` query heads has its own keys and values (`full`), or there are

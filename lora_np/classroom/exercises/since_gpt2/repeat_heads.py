@@ -1,4 +1,4 @@
-"""Grouped-query attention.
+"""7. Grouped-query attention (1 point).
 
 There are `K` key heads (or value heads), and `G` times as many query heads. The first `G` query heads read key head 0,
 the next `G` read key head 1, and so on. Give each query head its own copy of its key head: return an array with `K · G`

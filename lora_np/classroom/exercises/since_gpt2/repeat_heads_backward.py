@@ -1,4 +1,4 @@
-"""Grouped-query attention, backward.
+"""8. Grouped-query attention, backward (2 points).
 
 In the forward pass, each of the `K` heads of `k` is read by `G` consecutive query heads: query head `h` reads head `h
 // G`. `dy` holds a gradient for each of the `K · G` query heads. Compute the gradient with respect to `k`.

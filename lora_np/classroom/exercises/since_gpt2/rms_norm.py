@@ -1,4 +1,4 @@
-"""Warm-up: RMS norm.
+"""1. Warm-up: RMS norm (2 points).
 
 Divide each row of `x` by its root mean square, then multiply by `w`. `eps` is added to the mean square, inside the
 square root. No mean is subtracted, and there is no bias. (The check uses an unusually large `eps`, so that it can tell

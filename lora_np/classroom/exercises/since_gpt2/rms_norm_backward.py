@@ -1,4 +1,4 @@
-"""RMS norm, backward.
+"""2. RMS norm, backward (4 points).
 
     x̂ = x · inv_rms        inv_rms = 1 / √(mean(x²) + ε)        y = x̂ ⊙ w
 

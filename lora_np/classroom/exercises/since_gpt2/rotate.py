@@ -1,4 +1,4 @@
-"""RoPE.
+"""3. RoPE (3 points).
 
 The `D` entries of a query or a key are treated as `D/2` points in the plane: point `j` has the coordinates `x[…, j]`
 and `x[…, j + D/2]`, for j = 0 … D/2 − 1. At position `t` (one of `positions`), point `j` is rotated by the angle

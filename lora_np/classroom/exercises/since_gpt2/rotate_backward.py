@@ -1,4 +1,4 @@
-"""RoPE, backward.
+"""4. RoPE, backward (3 points).
 
 In the forward pass, point (a, b) = (`x[…, j]`, `x[…, j + D/2]`) is rotated by the angle φ to (a cos φ − b sin φ, b cos
 φ + a sin φ). `cos` and `sin` hold cos φ and sin φ for each position and each j. Compute the gradient of `x`.

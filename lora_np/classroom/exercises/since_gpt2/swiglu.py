@@ -1,4 +1,4 @@
-"""Warm-up: SwiGLU.
+"""5. Warm-up: SwiGLU (1 point).
 
 `gate` and `up` are the outputs of two linear layers with the same input. The activation `y` is the elementwise product
 of three factors: `gate`, its sigmoid 1 / (1 + exp(−gate)), and `up`.

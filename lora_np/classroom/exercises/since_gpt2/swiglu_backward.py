@@ -1,4 +1,4 @@
-"""SwiGLU, backward.
+"""6. SwiGLU, backward (3 points).
 
     y = gate · sigmoid(gate) · up
 

@@ -1,4 +1,4 @@
-"""The variants.
+"""13. The variants.
 
 The symbols are those of the lesson: `x` is (N, in), `W` is (out, in), `A` is (r, in), `B` is (out, r), `s` is the
 scale, and `dy` is the gradient with respect to `y`. For every variant, first ask which symbol of
@@ -8,17 +8,7 @@ gradient, comes last.
 
 NEEDS = "the SVD of `notebooks/02_rank_and_svd.ipynb`, a pencil"
 TIME = "two and a half hours in three sessions: settings and VeRA; initialisations; DoRA and a claim to assess"
-EXERCISES = {
-    "rslora_scale": 2,
-    "first_change": 4,
-    "lora_plus_moves": 3,
-    "vera_backward": 3,
-    "pissa_start": 3,
-    "loftq_start": 4,
-    "dora_forward": 2,
-    "dora_backward": 5,
-}
-QUESTION = """In words: a claim to refute.
+QUESTION = """In words: a claim to refute (5 points).
 
 A colleague gives you this summary:
 
@@ -56,4 +46,3 @@ is only a different α.
 *Marks:* for the first question, one point for two faults, two for four, three for five; one point for each of the
 other questions.
 """
-POINTS = 5

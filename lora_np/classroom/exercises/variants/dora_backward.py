@@ -1,4 +1,4 @@
-"""DoRA, backward.
+"""8. DoRA, backward (5 points).
 
 The hard one. Here `V` is the W_lora of the previous exercise. Compute the **exact** gradients of `x`, `V` and `m`; the
 gradient of `V` includes the path through ‖V‖. dA and dB follow from dV as in LoRA (exercise set 07).

@@ -1,4 +1,4 @@
-"""DoRA, forward.
+"""7. DoRA, forward (2 points).
 
     W_lora = W + s B A        W′ = m ⊙ W_lora / ‖W_lora‖        y = x W′ᵀ + b
 

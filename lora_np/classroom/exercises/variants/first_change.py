@@ -1,4 +1,4 @@
-"""The first step.
+"""2. The first step (4 points).
 
 Now derive what lesson 13 measured. `A` is random, `B` is zero, and training takes one step. `A` does not move (why?).
 `B` moves as follows:

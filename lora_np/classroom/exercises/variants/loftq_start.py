@@ -1,4 +1,4 @@
-"""LoftQ: an initialisation that compensates for rounding errors.
+"""6. LoftQ: an initialisation that compensates for rounding errors (4 points).
 
 A base that is quantised to NF4 differs from the original weight `W` by a rounding error. LoftQ approximates `W` by
 `Q + s B A`, the sum of a quantised base and the adapter's update. It begins with `B A` = 0, and repeats two steps

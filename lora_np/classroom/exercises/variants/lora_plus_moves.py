@@ -1,4 +1,4 @@
-"""LoRA+: two learning rates.
+"""3. LoRA+: two learning rates (3 points).
 
 Take one step of gradient descent, with learning rate `lr` for `A` and `ratio · lr` for `B`. How does the adapter's
 output, `s (x Aᵀ) Bᵀ`, change? Multiply out the new output, and compute the change as a sum of three terms: `through_A`,

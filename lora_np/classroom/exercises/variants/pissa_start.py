@@ -1,4 +1,4 @@
-"""PiSSA: an initialisation from W itself.
+"""5. PiSSA: an initialisation from W itself (3 points).
 
 `s B A` is initialised as the matrix of rank `r` that is nearest to `W`, and the remainder, `W_rest`, is frozen. Compute
 `A`, `B` and `W_rest`. Split σ evenly between the factors: row `k` of `A` must have the same norm as column `k` of `B`.

@@ -1,4 +1,4 @@
-"""Warm-up: rsLoRA.
+"""1. Warm-up: rsLoRA (2 points).
 
 rsLoRA uses a scale `s` for which `s² r` does not depend on the rank. Compute `s` from `alpha` and `r`. Also compute
 `alpha_lora`, the α for which plain **LoRA** has the same scale at the same rank.

@@ -1,4 +1,4 @@
-"""VeRA: training two vectors.
+"""4. VeRA: training two vectors (3 points).
 
 `A` and `B` are random, shared by all layers, and never trained. Two vectors are trained, λ_d (r,) and λ_b (out,),
 called `lambda_d` and `lambda_b` in the code:

@@ -1,4 +1,4 @@
-"""What it costs.
+"""10. What it costs.
 
 You train nothing here: **you count FLOPs and bytes, from shapes only.** `N` is the number of rows (all tokens of a
 batch), `W` is (out, in), `A` is (r, in), `B` is (out, r), and `u = x Aᵀ`. Count only the FLOPs of matrix products: the
@@ -10,15 +10,7 @@ arrays with their shapes, one per line.
 
 NEEDS = "including its optional sections, paper and a pencil"
 TIME = "two hours in two sessions: a ten-minute warm-up, four counts, a chain, and five runs to identify"
-EXERCISES = {
-    "adapter_parameters": 2,
-    "layer_flops": 4,
-    "merging_pays_from": 3,
-    "training_bytes": 3,
-    "kept_inputs": 4,
-    "chain_flops": 5,
-}
-QUESTION = """In words: five runs without names.
+QUESTION = """In words: five runs without names (4 points).
 
 Someone has counted the FLOPs and bytes of one training step for five runs, but lost the names of the runs. All runs
 used the same model (a language model with 24 blocks, C = 2048, and 1.3 billion parameters in float32), the same batch
@@ -64,4 +56,3 @@ ANSWER = """1. **Run 4** is full fine-tuning: its gradients take as many bytes a
 
 *Marks:* one point for each question; for the first, four runs, each with the number that identifies it, are enough.
 """
-POINTS = 4

@@ -1,4 +1,4 @@
-"""Warm-up: trainable parameters.
+"""1. Warm-up: trainable parameters (2 points).
 
 `shapes` maps the name of every parameter of a model to its shape: `blocks.0.attn.q_proj.weight` is (out, in),
 `blocks.0.attn.q_proj.bias` is (out,), and there are also embedding tables and layer norms. `targets` is a tuple of

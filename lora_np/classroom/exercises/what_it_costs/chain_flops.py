@@ -1,4 +1,4 @@
-"""A chain of layers.
+"""6. A chain of layers (5 points).
 
 The hard one. Consider a chain of linear layers, with layer 0 at the bottom: layer `l` maps its input, (N, widths[l]),
 to (N, widths[l + 1]), the input of the next layer. All `W` are frozen. Layer `l` has an adapter of rank `ranks[l]`, or

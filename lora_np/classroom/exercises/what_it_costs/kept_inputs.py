@@ -1,4 +1,4 @@
-"""Stored activations.
+"""5. Stored activations (4 points).
 
 For the backward pass, a linear layer stores what the gradients of its **weights** need: its input for `dW = dyᵀ x`; its
 input and `u` (N, r) for `dA = duᵀ x` and `dB = s dyᵀ u`. A frozen layer without an adapter stores nothing. (`dy` and

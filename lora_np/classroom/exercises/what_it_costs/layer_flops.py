@@ -1,4 +1,4 @@
-"""One layer.
+"""2. One layer (4 points).
 
 Consider a linear layer in the middle of a model: `x` is (N, in), and `dx` is needed. Count the FLOPs of its forward and
 backward passes for full fine-tuning (`W` is trained) and for LoRA (`W` is frozen, `A` and `B` are trained, and `ΔW` is

@@ -1,4 +1,4 @@
-"""Does merging pay off?
+"""3. Does merging pay off? (3 points).
 
 Training is over, and the model is in use, so only forward passes are left. An unmerged adapter costs a few extra FLOPs
 for each row. Merging, `W + s B A`, costs FLOPs only once. At how many rows does merging start to pay off? Compute the

@@ -1,4 +1,4 @@
-"""The memory of a training step.
+"""4. The memory of a training step (3 points).
 
 This exercise leaves out the activations, which the next exercise counts. A frozen base has `n_base` parameters of
 `base_itemsize` bytes each. An adapter has `n_adapter` parameters of `itemsize` bytes each. The adapter is trained with

@@ -1,4 +1,4 @@
-"""Your own LLM.
+"""15. Your own LLM.
 
 You write the code around your own model: it decodes and encodes the model's weights, classifies texts, turns
 conversations into targets and a loss, penalises repetitions, and converts an adapter for llama.cpp.
@@ -9,16 +9,7 @@ LoRA's factor `B` (out, r). Every exercise starts from correct inputs, so a mist
 
 NEEDS = "your `cross_entropy_backward` from [exercise set 03](03_gradients_by_hand.ipynb), a pencil"
 TIME = "90 minutes: a warm-up, six short exercises, and a question"
-EXERCISES = {
-    "q4_1_decode": 2,
-    "q4_1_encode": 4,
-    "label_probabilities": 2,
-    "answer_targets": 2,
-    "answer_loss": 4,
-    "repetition_penalty": 3,
-    "rows_for_llama_cpp": 3,
-}
-QUESTION = """In words: five sentences from a meeting.
+QUESTION = """In words: five sentences from a meeting (5 points).
 
 A team of four builds help desks for small shops, with SmolLM2 and one adapter per shop. An adapter has rank 1, targets
 the query and value projections, and has 57,600 parameters in float32. It is trained on 400 conversations, 160 kB of
@@ -63,4 +54,3 @@ ANSWER = """\
 
 *Marks:* one point for each sentence: half for the verdict, half for a measurement that could refute it.
 """
-POINTS = 5

@@ -1,4 +1,4 @@
-"""The loss of an answer.
+"""5. The loss of an answer (4 points).
 
 `logits` has a row for each of `T` tokens, and `targets` has the id of the next token for each row, or −100 if that
 token does not count. The loss is the mean of −log p over the targets that count:

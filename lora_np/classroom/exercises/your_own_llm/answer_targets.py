@@ -1,4 +1,4 @@
-"""The targets that count.
+"""4. The targets that count (2 points).
 
 A conversation is one row of `T` tokens, and `is_answer` is True for the tokens of an answer. (The token that ends an
 answer is part of the answer.) The model reads `inputs`, that is, all tokens except the last. At each token of `inputs`,

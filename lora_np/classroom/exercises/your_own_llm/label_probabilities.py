@@ -1,4 +1,4 @@
-"""Classifying with a language model.
+"""3. Classifying with a language model (2 points).
 
 A language model reads a text and a prompt such as "Sentiment:". `logits` holds the model's logits for the next token,
 one row for each of `N` texts. There are `K` labels, and `first` holds the id of each label's first token. Compute each

@@ -1,4 +1,4 @@
-"""Warm-up: five bits per weight.
+"""1. Warm-up: five bits per weight (2 points).
 
 In SmolLM2's file, most weights are stored in blocks of 32. A block has 16 bytes of codes, a step `d` and an offset `m`.
 Each byte, an integer from 0 to 255, holds two codes of four bits: byte `i` has the code of weight `i` in its lower half

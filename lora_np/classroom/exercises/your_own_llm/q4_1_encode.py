@@ -1,4 +1,4 @@
-"""Encoding Q4_1.
+"""2. Encoding Q4_1 (4 points).
 
 Each block of 32 weights gets its own ruler with 16 evenly spaced marks: mark 0 is at the block's smallest weight `m`,
 mark 15 is at its largest, and `d` is the distance between neighbouring marks. The code of a weight is the number of the

@@ -1,4 +1,4 @@
-"""A repetition penalty.
+"""6. A repetition penalty (3 points).
 
 Small models tend to repeat themselves. A repetition penalty (Keskar et al. 2019) makes each token that is already in
 the text less probable: a positive logit is divided by the penalty, and a negative one is multiplied by it. `seen` holds

@@ -1,4 +1,4 @@
-"""Converting to llama.cpp's row order.
+"""7. Converting to llama.cpp's row order (3 points).
 
 RoPE rotates the `D` entries of a head as `D/2` points, each with two coordinates. In each head of our `q_proj`, the
 rows for the first coordinates of all points come first, followed by those for the second coordinates. In llama.cpp's
