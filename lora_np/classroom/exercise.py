@@ -49,12 +49,16 @@ class Unfit(ValueError):
     """Raised by `compared`, with a reason that is shown to the student, if the outputs cannot be compared."""
 
 
+class Failed(Exception):
+    """Raised, with the reason, if a student's function returns no usable outputs."""
+
+
 class Exercise(NamedTuple):
     """The contents of a module in `exercises/`, under the same names in lower case."""
 
     number: int
     name: str
-    title: str
+    heading: str
     points: int
     text: str
     solution: Callable
@@ -78,17 +82,17 @@ class Exercise(NamedTuple):
 def read_exercise(module):
     """Read the exercise in a module."""
     heading, _, text = inspect.cleandoc(module.__doc__).partition("\n")
-    number, title, points = re.fullmatch(r"(\d+)\. (.+) \((\d+) points?\)\.", heading).groups()
+    number, points = re.fullmatch(r"(\d+)\. .+ \((\d+) points?\)\.", heading).groups()
     name = module.__name__.rpartition(".")[2]
     contents = {field.lower(): value for field, value in vars(module).items() if field.lower() in Exercise._fields}
     contents = {"outputs": tuple(module.HINTS), "solution": getattr(module, name)} | contents
-    return Exercise(int(number), name, title, int(points), text.strip(), **contents)
+    return Exercise(int(number), name, heading.removesuffix("."), int(points), text.strip(), **contents)
 
 
 # ---------------------------------------------------------------- draws
 
 
-class Sizes(SimpleNamespace):
+class Sizes:
     """Lengths of axes, no two of which are equal, so that swapped axes are detected.
 
     N, n_in, n_out, r, B, T, C, H, D, F and V have the same meaning as in the package; C = H · D, and r is smaller than
@@ -96,21 +100,21 @@ class Sizes(SimpleNamespace):
     draw in the check, for exercises with a special case in one of the draws.
     """
 
+    def __init__(self, rng, number):
+        self.number, self.r = number, 2 + number % 3
+        self.H, self.D, self.B = rng.permutation([n for n in (2, 3, 4, 5) if n != self.r]).tolist()
+        self.C = self.H * self.D
+        lengths = rng.permutation([n for n in range(6, 15) if n != self.C])[:6].tolist()
+        self.N, self.n_in, self.n_out, self.T, self.F, self.V = *lengths[:5], lengths[5] + 15
+        self.alpha = self.r * float(rng.uniform(0.3, 0.8) if number % 2 else rng.uniform(1.3, 2.5))
+        self.s = self.alpha / self.r
+
     def normals(self, rng, **axes):
         """Return a dict of random normal arrays with the given axes: size.normals(rng, W="n_out n_in").
 
         This includes B, which is not zero in the middle of training.
         """
         return {name: rng.normal(size=[getattr(self, axis) for axis in of.split()]) for name, of in axes.items()}
-
-
-def sizes(rng, number):
-    r = 2 + number % 3
-    H, D, B = rng.permutation([n for n in (2, 3, 4, 5) if n != r]).tolist()
-    N, n_in, n_out, T, F, V = rng.permutation([n for n in range(6, 15) if n != H * D])[:6].tolist()
-    alpha = r * float(rng.uniform(0.3, 0.8) if number % 2 else rng.uniform(1.3, 2.5))
-    named = {"N": N, "n_in": n_in, "n_out": n_out, "r": r, "B": B, "T": T, "C": H * D, "H": H, "D": D, "F": F}
-    return Sizes(**named, V=V + 15, alpha=alpha, s=alpha / r, number=number)
 
 
 def generator(*words):
@@ -141,7 +145,7 @@ def single_numbers(drawn):
 
 def draw_inputs(exercise, rng, number=0):
     """Draw the inputs of one call; see `complete`."""
-    size = sizes(rng, number)
+    size = Sizes(rng, number)
     return complete(exercise, exercise.draw(rng, size), size)
 
 
@@ -215,20 +219,20 @@ def named_outputs(exercise, returned):
 
     Raises
     ------
-    ValueError
+    Failed
         If the number of values differs from the number of outputs, or if no value has an output's name.
     """
     names = exercise.outputs
     expected = f"expected {', '.join(names)}"
     parts = returned if isinstance(returned, tuple) else (returned,)
     if parts and all(part is ... for part in parts):
-        raise ValueError("it is not written yet")
+        raise Failed("it is not written yet")
     if returned is None:
-        raise ValueError(f"it returns nothing; {expected} (is there a `return`?)")
+        raise Failed(f"it returns nothing; {expected} (is there a `return`?)")
     by_name = returned if isinstance(returned, dict) else fields_of(returned)
     if by_name is not None and (isinstance(returned, dict) or set(by_name) & set(names)):
         if not set(by_name) & set(names):
-            raise ValueError(f"it returns a dict that contains {', '.join(map(str, by_name)) or 'nothing'}; {expected}")
+            raise Failed(f"it returns a dict that contains {', '.join(map(str, by_name)) or 'nothing'}; {expected}")
         in_order = not isinstance(returned, dict) and len(by_name) == len(names)
         others = iter([value for name, value in by_name.items() if name not in names] if in_order else [])
         return {name: by_name[name] if name in by_name else next(others, None) for name in names}
@@ -237,7 +241,7 @@ def named_outputs(exercise, returned):
     if isinstance(returned, np.ndarray) and returned.ndim and len(returned) == len(names):
         returned = list(returned)  # several numbers in one array
     if not isinstance(returned, tuple | list):
-        raise ValueError(f"it returns one value, {in_words(returned)}; {expected}, in this order")
+        raise Failed(f"it returns one value, {in_words(returned)}; {expected}, in this order")
     if len(returned) != len(names):
-        raise ValueError(f"it returns {len(returned)} values; {expected}, in this order")
+        raise Failed(f"it returns {len(returned)} values; {expected}, in this order")
     return dict(zip(names, returned))

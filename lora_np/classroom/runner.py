@@ -36,11 +36,8 @@ MOST_CHARACTERS = 300  # of the description of an error
 KINDS = "biufc"  # dtype kinds of the arrays that are sent; arrays of other kinds are described in words
 
 
-class Words:
-    """A description, in words, of a value that cannot be sent."""
-
-    def __init__(self, words):
-        self.words = words
+class Words(str):
+    """A description of a value that cannot be sent."""
 
 
 # ---------------------------------------------------------------- values as JSON
@@ -112,13 +109,13 @@ def decode(value, function=None):
             return {decode(name, function): decode(part, function) for name, part in content}
         case "function":
             return function(content)
-    return Words(str(content))
+    return Words(content)
 
 
 def in_words(value):
     """Describe a value's type, with advice if a value of this type is usually returned by mistake."""
     if isinstance(value, Words):
-        return value.words
+        return str(value)
     name, advice = type(value).__name__, ""
     if isinstance(value, types.GeneratorType):
         advice = " (does it say `yield` instead of `return`?)"
@@ -289,11 +286,8 @@ def call_function(message, space, ask):
         return {"error": f"{message['call']} is {in_words(function)}, expected a function"}
     try:
         with quiet():
-            peak = 0
-            if message.get("measure"):
-                returned, peak = peak_of(function, inputs.values())
-            else:
-                returned = function(*inputs.values())
+            given = inputs.values()
+            returned, peak = peak_of(function, given) if message.get("measure") else (function(*given), 0)
     except BaseException as error:
         call = f"{message['call']}({', '.join(inputs)})"
         return {"error": what_was_raised(error, function, call)}

@@ -12,18 +12,18 @@ from .exercise import Exercise, read_exercise
 
 
 class ExerciseSet(NamedTuple):
-    """A set of exercises, read from the modules of one folder in `exercises/`."""
+    """A set of exercises: the contents of a folder in `exercises/`, under the same names in lower case."""
 
     name: str  # such as "07_lora_layer"
     title: str
     text: str
+    exercises: tuple[Exercise, ...]
+    words: int  # points for the written answer
     needs: str  # besides the lesson
     time: str
-    exercises: tuple[Exercise, ...]
-    parts: tuple  # (kind, text) of ungraded cells before the question; kind: "markdown", "given" or "solution"
     question: str  # for a written answer; its first line is its heading
     answer: str
-    words: int  # points for the written answer
+    parts: tuple = ()  # (kind, text) of ungraded cells before the question; kind: "markdown", "code" or "solution"
 
     @property
     def points(self):
@@ -49,15 +49,8 @@ def read_set(package):
     """Read a set from its package, whose docstring begins with the lesson's number and the set's title."""
     heading, _, text = inspect.cleandoc(package.__doc__).partition("\n")
     number, title = heading.removesuffix(".").split(". ", 1)
-    return ExerciseSet(
-        f"{number}_{package.__name__.rpartition('.')[2]}",
-        title,
-        text.strip(),
-        package.NEEDS,
-        package.TIME,
-        tuple(sorted(read_exercise(module) for module in modules_in(package) if hasattr(module, "FORMULA"))),
-        getattr(package, "PARTS", ()),
-        package.QUESTION.strip(),
-        package.ANSWER.strip(),
-        int(re.search(r"\((\d+) points\)\.\n", package.QUESTION)[1]),
-    )
+    name = f"{number}_{package.__name__.rpartition('.')[2]}"
+    in_set = tuple(sorted(read_exercise(module) for module in modules_in(package) if hasattr(module, "FORMULA")))
+    words = int(re.search(r"\((\d+) points\)\.\n", package.QUESTION)[1])
+    contents = {field.lower(): value for field, value in vars(package).items() if field.isupper()}
+    return ExerciseSet(name, title, text.strip(), in_set, words, **contents)

@@ -8,7 +8,7 @@ each name its own weight. **What may be added up?** You may add updates, but nei
 
 NEEDS = "including its optional sections, exercise 7 of [set 02](02_rank_and_svd.ipynb), a pencil"
 TIME = "two and a half hours in two sessions: a warm-up, the nucleus, four tasks with adapters, and a hard one"
-QUESTION = """In words: five customers (5 points).
+QUESTION = """8. In words: five customers (5 points).
 
 A provider runs one base model on one machine, and each of its forty customers has an adapter of rank 16 on all linear
 layers. Five of them write in. In two to four sentences for each, say what you would do, what it costs (in memory and in

@@ -37,6 +37,5 @@ def draw(rng, size):
 
 MISTAKES = {
     "this is one of the three measured weights": lambda i: np.argmin(i.new + i.price * i.old) / 2,
-    "it is twice the correct value: check the 2 in −b/2a and the spacing of ½": lambda i: 2 * i.right["w"],
     "it is clipped at 1, but the lowest point may be above 1": lambda i: min(i.right["w"], 1.0),
 }

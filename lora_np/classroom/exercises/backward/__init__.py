@@ -9,7 +9,7 @@ does each array have?** Write it down first: this prevents half of all mistakes.
 
 NEEDS = "your results from [exercise set 03](03_gradients_by_hand.ipynb), paper and a pencil"
 TIME = "two hours in two sessions: a warm-up of ten minutes, attention step by step, and half a block at the end"
-QUESTION = """In words: three biases (4 points).
+QUESTION = """9. In words: three biases (4 points).
 
 The layers `q_proj`, `k_proj` and `v_proj` have biases, three vectors of length C that are added at every position:
 `q = h Wqᵀ + bq`, and so on. Training gives them three very different gradients.

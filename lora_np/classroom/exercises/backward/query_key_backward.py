@@ -31,8 +31,7 @@ def draw(rng, size):
     """Draw dscores like those of a causal softmax: 0 where a key comes after the query, with rows that add up to 0."""
     dscores = np.tril(rng.normal(size=(size.B, size.H, size.T, size.T)))
     dscores -= np.tril(np.ones_like(dscores)) * dscores.sum(axis=-1, keepdims=True) / np.arange(1, size.T + 1)[:, None]
-    q, k = rng.normal(size=(2, size.B, size.H, size.T, size.D))
-    return {"dscores": dscores, "q": q, "k": k}
+    return {"dscores": dscores, **size.normals(rng, q="B H T D", k="B H T D")}
 
 
 MISTAKES = {

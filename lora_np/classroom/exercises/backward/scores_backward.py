@@ -27,7 +27,9 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "each probability is differentiated by its own score only": lambda i: i.dprobs * i.probs * (1 - i.probs),
+    "each probability is differentiated with respect to its own score only": lambda i: (
+        i.dprobs * i.probs * (1 - i.probs)
+    ),
     "the sum over the keys up to the query lacks the factor probs": lambda i: (
         i.probs * (i.dprobs - np.tril(i.dprobs).sum(axis=-1, keepdims=True))
     ),

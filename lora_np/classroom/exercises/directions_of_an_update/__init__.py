@@ -10,11 +10,8 @@ NEEDS = (
     "including its optional sections, your `product_singular_values` from [exercise set 02](02_rank_and_svd.ipynb), "
     "paper and a pencil"
 )
-TIME = (
-    "two and a half hours in two sessions: a warm-up of ten minutes, four measures, a hard one, and five claims "
-    "to assess"
-)
-QUESTION = """In words: five claims (5 points).
+TIME = "two and a half hours in two sessions: a ten-minute warm-up, four measures, a hard one, and five claims to judge"
+QUESTION = """7. In words: five claims (5 points).
 
 Here are five claims from a report. Each concludes more than its numbers show. For each claim, say in two or three
 sentences why the conclusion does not follow, and name the **control**: what else to measure, and which result you would

@@ -10,7 +10,7 @@ and your code contradicts it, the code is wrong.
 
 NEEDS = "paper and a pencil"
 TIME = "two hours in two sessions: a warm-up of ten minutes, attention step by step, a block, and two checks"
-QUESTION = """In words: what does not change? (4 points).
+QUESTION = """9. In words: what does not change? (4 points).
 
 Here are four changes to a model like ours. For each, say in two to four sentences what happens to the logits, and why.
 (You may run code, but only after you have written down your answer.)

@@ -26,8 +26,7 @@ def attend(probs, v):
 
 def draw(rng, size):
     weights = np.tril(np.exp(1.5 * rng.normal(size=(size.B, size.H, size.T, size.T))))
-    v = rng.normal(size=(size.B, size.H, size.T, size.D))
-    return {"probs": weights / weights.sum(axis=-1, keepdims=True), "v": v}
+    return {"probs": weights / weights.sum(axis=-1, keepdims=True), **size.normals(rng, v="B H T D")}
 
 
 MISTAKES = {

@@ -32,8 +32,7 @@ def causal_scores(q, k):
 
 
 def draw(rng, size):
-    q, k = rng.normal(size=(2, size.B, size.H, size.T, size.D))
-    return {"q": q, "k": k}
+    return size.normals(rng, q="B H T D", k="B H T D")
 
 
 def compared(i, outputs):

@@ -55,13 +55,11 @@ def draw(rng, size):
     return {"model": model, "ids": ids, "V": V}
 
 
-def put_in(i, token):
-    return i.right["reads"] & (i.ids != token).any(axis=0)
-
-
 MISTAKES = {
-    "where the token is already 0, it is replaced by itself": lambda i: put_in(i, 0),
-    "where the token is already the last one, it is replaced by itself": lambda i: put_in(i, i.V - 1),
+    "where the token is already 0, it is replaced by itself": lambda i: i.right["reads"] & (i.ids != 0).any(axis=0),
+    "where the token is already the last one, it is replaced by itself": lambda i: (
+        i.right["reads"] & (i.ids != i.V - 1).any(axis=0)
+    ),
     "a faint change is missed: compare bit for bit": lambda i: np.tril(i.right["reads"]),
 }
 

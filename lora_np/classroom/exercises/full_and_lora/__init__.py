@@ -9,7 +9,7 @@ from .experiment import PARTS
 
 NEEDS = "your `lora_backward` from [exercise set 07](07_lora_layer.ipynb), paper and a pencil"
 TIME = "three hours in two sessions: first four short tasks and the optimiser, then a project with a written conclusion"
-QUESTION = """Your conclusion (6 points).
+QUESTION = """8. Your conclusion (6 points).
 
 Write it in about ten sentences, with the numbers from your table, for a colleague who has not seen the notebook. There
 is one point each for:

@@ -1,6 +1,6 @@
 """The notebook cells for the second session's experiment; they are not graded automatically."""
 
-PROBLEM = """## {n}. Your experiment
+PROBLEM = """## 7. Your experiment
 
 Everyone who fine-tunes with LoRA must choose r. But **which rank should you choose, and what does the choice depend
 on?** You now have the tools to find out. `planted(k, seed)` generates a problem whose true ΔW has rank k (k equal
@@ -72,4 +72,4 @@ for k in (2, 16):
         print(f"{name:<16}{sizes[0]:>16.0f}{columns}")
 '''
 
-PARTS = (("markdown", PROBLEM), ("given", GIVEN), ("markdown", TASK), ("solution", SOLUTION))
+PARTS = (("markdown", PROBLEM), ("code", GIVEN), ("markdown", TASK), ("solution", SOLUTION))

@@ -11,7 +11,7 @@ effects. Write the matrix form last.
 
 NEEDS = "lesson 04 for the last exercise, paper and a pencil"
 TIME = "two hours in two sessions: a ten-minute warm-up, four derivations, and a hard one at the end"
-QUESTION = """In words: four colleagues and their gradient checks (4 points).
+QUESTION = """7. In words: four colleagues and their gradient checks (4 points).
 
 Four colleagues compare a backward pass with central differences. The first three have written layer norm (C = 16) and
 report the relative error; `dy` and all other inputs are random. Dana has written softmax and takes `L = Σ p`, so her

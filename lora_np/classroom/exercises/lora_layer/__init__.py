@@ -5,7 +5,7 @@ Inputs and outputs are stored as rows: `x` is (N, in), `W` is (out, in), `A` is 
 
 NEEDS = "a pencil"
 TIME = "60 to 90 minutes: a ten-minute warm-up, and three derivations"
-QUESTION = """In words (4 points).
+QUESTION = """5. In words (4 points).
 
 A colleague initialises both `A` and `B` with small random numbers, "so that both can learn from the first step". In
 three to six sentences: what is true about this claim, what goes wrong, and how can one forward pass show this?

@@ -6,7 +6,7 @@ weights; codes may have any integer dtype. No exercise needs a loop over weights
 
 NEEDS = "including its optional sections, [exercise set 07](07_lora_layer.ipynb), a pencil"
 TIME = "two hours in two sessions: a warm-up, quantising to four bits and back, pruning, and LoRA on a compressed base"
-QUESTION = """In words: a plan for a small graphics card (5 points).
+QUESTION = """9. In words: a plan for a small graphics card (5 points).
 
 A model has 6.45 billion weights in the linear layers of its blocks, and 0.13 billion others, which are kept in float16.
 You have a graphics card with **8 GB** (8 · 10⁹ bytes) of memory, and want to train a LoRA adapter of rank 16 on all

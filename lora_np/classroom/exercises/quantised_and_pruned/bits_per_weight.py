@@ -43,7 +43,6 @@ def draw(rng, size):
 
 LARGE_ONLY = "this is correct only for a very large matrix: the mean and the step of the short last group are missing"
 MISTAKES = {
-    "a float32 scale is counted as 4 bits, but it has 32": lambda i: 4 + 4 / i.block_size,
     LARGE_ONLY: lambda i: 4 + (8 + 32 / 256) / i.block_size,
     "the mean and the steps, one for each group of 256 scales, are missing": lambda i: 4 + 8 / i.block_size,
 }

@@ -6,7 +6,7 @@ factors; `sigma` holds singular values in descending order. You may use loops, b
 
 NEEDS = "paper and a pencil"
 TIME = "90 minutes: a ten-minute warm-up, five short exercises, a hard one, and five claims to assess"
-QUESTION = """In words: five claims (5 points).
+QUESTION = """8. In words: five claims (5 points).
 
 Here are five common claims about LoRA. For each, explain in two or three sentences why it is true, is false, or does
 not follow. Add a measurement or a small example that would convince the speaker.

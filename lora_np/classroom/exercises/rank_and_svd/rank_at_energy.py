@@ -33,5 +33,5 @@ def draw(rng, size):
 
 MISTAKES = {
     "this is the share of the number of directions, not of their energy": lambda i: np.ceil(i.share * len(i.sigma)),
-    "this counts the singular values from (1 − share) σ₁ on": lambda i: np.sum(i.sigma >= (1 - i.share) * i.sigma[0]),
+    "this counts the singular values ≥ (1 − share) σ₁": lambda i: np.sum(i.sigma >= (1 - i.share) * i.sigma[0]),
 }

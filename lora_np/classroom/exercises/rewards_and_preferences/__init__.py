@@ -11,7 +11,7 @@ a mistake in one does not affect the next. Your gradient check from exercise set
 
 NEEDS = "your `cross_entropy_backward` from [exercise set 03](03_gradients_by_hand.ipynb), paper and a pencil"
 TIME = "two hours in two sessions: a warm-up and the log probabilities; two losses and a report to assess"
-QUESTION = """In words: a report of a success (5 points).
+QUESTION = """5. In words: a report of a success (5 points).
 
 A colleague has trained the small base with GRPO to continue the beginnings of film reviews. The reward is the
 probability of "positive" by a tf-idf classifier, which was trained on one half of the snippets. The report says:

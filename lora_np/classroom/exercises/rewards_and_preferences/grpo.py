@@ -68,5 +68,5 @@ MISTAKES = {
     "the mean is over all tokens at once, so long completions count more than short ones": lambda i: (
         i.right["dlog_probs"] * i.real.sum(axis=1, keepdims=True) * len(i.real) / i.real.sum()
     ),
-    "padding counts as if it were part of the completions": lambda i: i.solve(real=np.ones_like(i.real)),
+    "padding counts as if it were part of the completions": lambda i: i.solve(real=np.ones_like(i.real))[1],
 }

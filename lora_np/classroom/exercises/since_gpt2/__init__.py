@@ -9,7 +9,7 @@ mistake in one does not affect the next.
 
 NEEDS = "lessons 05 and 06 for the rest of the block, a pencil"
 TIME = "90 minutes: four forward and backward passes, a count, and a question"
-QUESTION = """In words: without training (4 points).
+QUESTION = """10. In words: without training (4 points).
 
 Someone gives you the weights of a trained GPT-2. You may compute new weights from them, and you may add biases to
 Llama's linear layers. You may not train. The logits must not change, except for rounding.

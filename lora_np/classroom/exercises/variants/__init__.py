@@ -8,7 +8,7 @@ gradient, comes last.
 
 NEEDS = "the SVD of `notebooks/02_rank_and_svd.ipynb`, a pencil"
 TIME = "two and a half hours in three sessions: settings and VeRA; initialisations; DoRA and a claim to assess"
-QUESTION = """In words: a claim to refute (5 points).
+QUESTION = """9. In words: a claim to refute (5 points).
 
 A colleague gives you this summary:
 

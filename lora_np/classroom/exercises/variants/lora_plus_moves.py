@@ -34,12 +34,8 @@ def draw(rng, size):
     return drawn | {"s": size.s, "lr": float(rng.uniform(0.2, 0.6)), "ratio": float(rng.uniform(3, 9))}
 
 
-def before(i):
-    return i.s * (i.x @ i.A.T) @ i.B.T
-
-
 MISTAKES = {
-    "this is the output after A's move, not its change": lambda i: i.right["through_A"] + before(i),
-    "this is the output after B's move, not its change": lambda i: i.right["through_B"] + before(i),
+    "this is the output after A's move, not its change": lambda i: i.right["through_A"] + i.s * i.x @ i.A.T @ i.B.T,
+    "this is the output after B's move, not its change": lambda i: i.right["through_B"] + i.s * i.x @ i.A.T @ i.B.T,
     "this is the total change: subtract the other two terms": lambda i: sum(i.right.values()),
 }

@@ -10,7 +10,7 @@ arrays with their shapes, one per line.
 
 NEEDS = "including its optional sections, paper and a pencil"
 TIME = "two hours in two sessions: a ten-minute warm-up, four counts, a chain, and five runs to identify"
-QUESTION = """In words: five runs without names (4 points).
+QUESTION = """7. In words: five runs without names (4 points).
 
 Someone has counted the FLOPs and bytes of one training step for five runs, but lost the names of the runs. All runs
 used the same model (a language model with 24 blocks, C = 2048, and 1.3 billion parameters in float32), the same batch

@@ -9,7 +9,7 @@ LoRA's factor `B` (out, r). Every exercise starts from correct inputs, so a mist
 
 NEEDS = "your `cross_entropy_backward` from [exercise set 03](03_gradients_by_hand.ipynb), a pencil"
 TIME = "90 minutes: a warm-up, six short exercises, and a question"
-QUESTION = """In words: five sentences from a meeting (5 points).
+QUESTION = """8. In words: five sentences from a meeting (5 points).
 
 A team of four builds help desks for small shops, with SmolLM2 and one adapter per shop. An adapter has rank 1, targets
 the query and value projections, and has 57,600 parameters in float32. It is trained on 400 conversations, 160 kB of

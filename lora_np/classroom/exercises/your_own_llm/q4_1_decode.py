@@ -34,12 +34,9 @@ def draw(rng, size):
     return {"packed": packed, "d": d, "m": m}
 
 
-def of_neighbours(i):
-    codes = np.stack([i.packed % 16, i.packed // 16], axis=2).reshape(-1, 32)
-    return i.d[:, None] * codes + i.m[:, None]
-
-
 MISTAKES = {
-    "the two codes of a byte are treated as codes 2i and 2i + 1, not i and i + 16": of_neighbours,
+    "the two codes of a byte are treated as codes 2i and 2i + 1, not i and i + 16": lambda i: i.right["w"][
+        :, np.arange(32).reshape(2, 16).T.ravel()
+    ],
     "8 is subtracted from each code, as in Q4_0, but here m is the offset": lambda i: i.right["w"] - 8 * i.d[:, None],
 }
