@@ -82,11 +82,14 @@ class Exercise(NamedTuple):
 def read_exercise(module):
     """Read the exercise in a module."""
     heading, _, text = inspect.cleandoc(module.__doc__).partition("\n")
-    number, points = re.fullmatch(r"(\d+)\. .+ \((\d+) points?\)\.", heading).groups()
+    match = re.fullmatch(r"(\d+)\. .+ \((\d+) points?\)\.", heading)
+    if match is None:
+        raise ValueError(f'{module.__name__}: got the heading {heading!r}, expected the form "1. Title (2 points)."')
+    number, points = map(int, match.groups())
     name = module.__name__.rpartition(".")[2]
     contents = {field.lower(): value for field, value in vars(module).items() if field.lower() in Exercise._fields}
     contents = {"outputs": tuple(module.HINTS), "solution": getattr(module, name)} | contents
-    return Exercise(int(number), name, heading.removesuffix("."), int(points), text.strip(), **contents)
+    return Exercise(number, name, heading.removesuffix("."), points, text.strip(), **contents)
 
 
 # ---------------------------------------------------------------- draws

@@ -17,7 +17,6 @@ its gradient's sign changes at every step?
 
 import numpy as np
 
-OUTPUTS = ("p", "mu", "nu")
 HINTS = {
     "p": "Two things happen to p: it shrinks a little, if it is a matrix, and it moves. Which mu and nu move it?",
     "mu": "It is a running mean: most of the old one and a little of the new gradient. The two weights add up to 1.",
@@ -54,7 +53,7 @@ def draw(rng, size):
 def compared(i, outputs):
     """Count a mistake in mu or nu only once: an incorrect p is compared with the p that follows from the student's own
     mu and nu. To compute that p, find the old moments from which a correct step would yield the student's mu and nu."""
-    p, mu, nu = (outputs[name] for name in OUTPUTS)
+    p, mu, nu = outputs.values()
     if not i.right or not np.shape(p) == np.shape(mu) == np.shape(nu) == i.p.shape or np.allclose(p, i.right["p"]):
         return outputs
     old_mu, old_nu = (mu - (1 - i.beta1) * i.g) / i.beta1, (nu - (1 - i.beta2) * i.g**2) / i.beta2

@@ -13,7 +13,6 @@ import numpy as np
 
 from .int8_quantise import follow, int8_quantise
 
-OUTPUTS = ("new_codes", "new_scales", "lost")
 HINTS = {
     "new_codes": "Dequantise, add the update, quantise again. What is a row's new ruler? Where on it are the weights?",
     "new_scales": "A ruler must reach the largest weight of its row. What are the row's weights now?",
@@ -59,7 +58,7 @@ def draw(rng, size):
 
 def compared(i, outputs):
     """Also accept codes that fit the student's own scales, and a `lost` that fits the student's codes and scales."""
-    codes, scales, lost = (outputs[name] for name in OUTPUTS)
+    codes, scales, lost = outputs.values()
     if i.right and np.shape(codes) == i.codes.shape and np.shape(scales) == i.scales.shape and np.any(codes):
         delta = i.s * i.B @ i.A
         merged = i.scales[:, None] * i.codes + delta
