@@ -47,6 +47,8 @@ def encode(value, functions=None):
     """Encode a value for JSON. A function is stored in the dict `functions`, and only its key is sent."""
     if isinstance(value, int | Fraction) and max(value.numerator, -value.numerator, value.denominator) >> MOST_BITS:
         return {"words": "a number with more than 3,000 digits"}
+    if isinstance(value, Words):
+        return {"words": value}
     if value is None or isinstance(value, bool | str) or type(value) in (int, float):
         return value
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in KINDS:
