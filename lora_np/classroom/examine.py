@@ -139,7 +139,10 @@ def check_large(exercise, call, draw, names):
 
 def unchanged(before, after):
     """Whether an input has the same value as before a call; a random generator may have been used."""
-    return isinstance(before, np.random.Generator) or encode(before) == encode(after)
+    try:
+        return isinstance(before, np.random.Generator) or encode(before) == encode(after)
+    except RecursionError:  # a list or dict that has been put into itself
+        return False
 
 
 # ---------------------------------------------------------------- the findings

@@ -31,9 +31,7 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "the entries of each gradient are added up before squaring": lambda i: (
-        i.lr * sum(g.sum() for g in i.grads.values()) ** 2
-    ),
+    "each gradient's entries are summed before squaring": lambda i: i.lr * sum(g.sum() for g in i.grads.values()) ** 2,
     "the arrays' norms are added up before squaring": lambda i: i.lr * sum(map(np.linalg.norm, i.grads.values())) ** 2,
     "this is the contribution of the last array only": lambda i: i.lr * np.sum([*i.grads.values()][-1] ** 2),
 }

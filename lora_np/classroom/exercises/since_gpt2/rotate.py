@@ -42,8 +42,6 @@ def of_neighbours(turn, x):
 
 MISTAKES = {
     "entries 2j and 2j + 1 are paired, not j and j + D/2": lambda i: of_neighbours(lambda x: i.solve(x=x), i.x),
-    "the positions begin at 0, not at the first given position": lambda i: i.solve(
-        positions=i.positions - i.positions[0]
-    ),
+    "the positions begin at 0, not at the first one given": lambda i: i.solve(positions=i.positions - i.positions[0]),
     "the exponent is −j/D instead of −2j/D": lambda i: i.solve(theta=i.theta**0.5),
 }
