@@ -4,7 +4,7 @@ import numpy as np
 
 from ..tasks.pictures import new_figure
 from .drawing import colour, curve, legend_below, mean_line, means, panels, plain_numbers, seeds_text
-from .methods import METHODS, ranks_of
+from .methods import METHODS, by_rank
 
 # Label, marker, and position of the rank labels: offset in points, alignment, above (1) or below (−1) the interval.
 FAMILIES = {
@@ -24,17 +24,15 @@ def parameters_against_accuracy(outcome):
     small = {"textcoords": "offset points", "fontsize": 12}
     accuracies, trainable = outcome["accuracy"], outcome["trainable"]
     for family, (label, marker, (offset, side, end)) in FAMILIES.items():
-        ranks = ranks_of(trainable, family)
-        if ranks:
-            keys = [f"{family}_r{r}" for r in ranks]
-            trained, accuracy = [trainable[key] for key in keys], [accuracies[key] for key in keys]
-            mean_line(axes, trained, accuracy, colour(family), label, marker)
-            mean, (reach, _) = means(accuracy)
-            for r, *point in zip(ranks, trained, mean + end * np.nan_to_num(reach)):
-                axes.annotate(f"r={r}", point, xytext=offset, ha=side, color=colour(family), **small)
+        trained, accuracy = (by_rank(table, family) for table in (trainable, accuracies))
+        if trained:
+            mean_line(axes, {trained[r]: accuracy[r] for r in trained}, colour(family), label, marker)
+            mean, (reach, _) = means(accuracy.values())
+            for (r, x), y in zip(trained.items(), mean + end * np.nan_to_num(reach)):
+                axes.annotate(f"r={r}", (x, y), xytext=offset, ha=side, color=colour(family), **small)
     for key, (label, marker, (offset, side)) in SINGLE.items():
         if key in trainable:
-            mean_line(axes, [trainable[key]], [accuracies[key]], colour(key), None, marker)
+            mean_line(axes, {trainable[key]: accuracies[key]}, colour(key), None, marker)
             point = trainable[key], np.mean(accuracies[key])
             axes.annotate(label, point, xytext=offset, ha=side, color=colour(key), weight="bold", **small)
     baseline = np.mean(accuracies["tfidf"])

@@ -121,6 +121,7 @@ def shortened(more, base="pretrained"):
     return short | few
 
 
-def ranks_of(rows, placement):
-    """Extract the ranks of a placement from the method names in `rows`: for "qv", 1 and 8 from "qv_r1" and "qv_r8"."""
-    return [int(key.removeprefix(f"{placement}_r")) for key in rows if key.startswith(f"{placement}_r")]
+def by_rank(table, placement):
+    """The entries of a table for LoRA on one placement: for "qv", those of "qv_r1" and "qv_r8" under 1 and 8."""
+    start = f"{placement}_r"
+    return {int(key.removeprefix(start)): of_key for key, of_key in table.items() if key.startswith(start)}

@@ -60,7 +60,7 @@ def draw(outcome):
     for axes, marks, unit in ((left, norms, "‖Uᵀ W V‖ in Frobenius norm"), (right, factors, "‖ΔW‖ / ‖Uᵀ W V‖")):
         of_ranks = outcome["measured"].items()
         rows = [(f"{mark}, r={r}", of_r[name], shade) for r, of_r in of_ranks for mark, name, shade in marks]
-        dots(axes, *zip(*rows), unit, log=True)
+        dots(axes, rows, unit, log=True)
     left.set_title("how much of W_q is in these directions")
     right.set_title("how many times larger ΔW_q is there")
     right.axvline(1, color="black", linewidth=1)

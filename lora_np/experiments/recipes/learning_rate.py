@@ -74,8 +74,8 @@ def draw(outcome):
     figure, axes = panels(outcome, "Where is the best learning rate?\n", 9, 5.6)
     for key, of_rate in outcome["losses"].items():
         shade, marker = colour(key), "s" if key == "full" else "o"
-        rates = {float(rate): losses for rate, losses in of_rate.items() if None not in losses}
-        mean_line(axes, list(rates), list(rates.values()), shade, label(key), marker)
+        finite = {rate: losses for rate, losses in of_rate.items() if None not in losses}
+        mean_line(axes, finite, shade, label(key), marker)
         axes.axvline(mean_ratio(outcome["best"][key]), color=shade, linestyle=":", linewidth=1.5)
     axes.set(xscale="log", xlabel="peak learning rate (dotted: the best, geometric mean over seeds)")
     axes.set_ylabel("validation loss in nats per snippet")

@@ -8,8 +8,6 @@ SmolLM2, LoRA adapts only q and v, the learning rates were chosen on 2,000 snipp
 end.
 """
 
-import numpy as np
-
 from ..design import FOLDS, Design, Recipe, accuracy
 from ..drawing import colour, log_axis, mean_line, panels
 from ..methods import FEW, label, tuned_runs
@@ -82,8 +80,7 @@ def draw(outcome):
     sizes = sorted(map(int, outcome["accuracy"]["full"]))
     shifts = 0.94, 1.0, 1.06  # so that bars do not overlap
     for shift, marker, (key, of_size) in zip(shifts, "osv", outcome["accuracy"].items()):
-        x, values = shift * np.array(sizes), [of_size[str(n)] for n in sizes]
-        mean_line(axes, x, values, colour(key), LABELS[key], marker)
+        mean_line(axes, {shift * n: of_size[str(n)] for n in sizes}, colour(key), LABELS[key], marker)
     axes.axhline(50, color="black", linestyle=":")
     axes.annotate("chance", (1000, 50), xytext=(0, 4), textcoords="offset points")
     log_axis(axes, sizes, "training snippets")

@@ -65,10 +65,9 @@ def conclude(outcome):
 def draw(outcome):
     figure, (left, right) = panels(outcome, "DPO from 80 to 2,000 pairs", 12, 5.2, 2)
     for method, (label, colour) in LABELS.items():
-        n = [int(pairs) for pairs in outcome["in_order"][method]]
-        mean_line(left, n, list(outcome["in_order"][method].values()), colour, label)
+        mean_line(left, outcome["in_order"][method], colour, label)
         for field, marker, style in (("preferred", "o", "-"), ("rejected", "v", "--")):
-            mean_line(right, n, list(outcome[field][method].values()), colour, f"{label}: {field}", marker, style)
+            mean_line(right, outcome[field][method], colour, f"{label}: {field}", marker, style)
     for axes in (left, right):
         axes.set(xscale="log", xlabel="training pairs")
     right.axhline(0, color="black", linewidth=0.8)

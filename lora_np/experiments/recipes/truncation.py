@@ -7,7 +7,7 @@ import numpy as np
 
 from ..design import Design, Recipe, over_seeds, ratio
 from ..drawing import COLOURS, STYLES, band, colour, log_axis, mean_line, panels
-from ..methods import label, ranks_of
+from ..methods import by_rank, label
 from ..tables import by_method, cell, gathered, means_of, scores
 from ..updates import energy, scores_when_cut
 
@@ -34,10 +34,10 @@ def cut_accuracy(outcome):
 
 def conclude(outcome):
     accuracy, cut, main, others = outcome["accuracy"], cut_accuracy(outcome), str(MAIN[outcome["base"]]), []
-    for r in map(str, ranks_of(accuracy, "all")):
-        if r in cut:
+    for r, lora in by_rank(accuracy, "all").items():
+        if str(r) in cut:
             design = Design(f"LoRA r = {r} − full fine-tuning truncated to r = {r}: test accuracy")
-            others.append((design, over_seeds(outcome, np.subtract(accuracy[f"all_r{r}"], cut[r]))))
+            others.append((design, over_seeds(outcome, np.subtract(lora, cut[str(r)]))))
     many = ratio(f"(rank that captures 90 % of the energy of full fine-tuning's ΔW) / {USUAL}", (10, 100))
     of_90, mean, of_cut = outcome["rank_90"]["full"], means_of(accuracy), means_of(cut)
     others.append((many, np.divide(of_90, USUAL)))
@@ -67,10 +67,9 @@ def draw(outcome):
     accuracy, cut = outcome["accuracy"], cut_accuracy(outcome)
     ranks = [r for r in cut if r != "0"]
     text = f"full fine-tuning, every ΔW truncated (to 0: {np.mean(cut['0']):.1f} %)"
-    mean_line(left, range(len(ranks)), [cut[r] for r in ranks], COLOURS["full"], text, "s")
-    lora = {ranks.index(r): accuracy[f"all_r{r}"] for r in map(str, ranks_of(accuracy, "all")) if r in cut}
-    text = "LoRA on all linear layers, trained at that rank"
-    mean_line(left, list(lora), list(lora.values()), COLOURS["lora_all"], text, "D")
+    mean_line(left, {i: cut[r] for i, r in enumerate(ranks)}, COLOURS["full"], text, "s")
+    lora = {ranks.index(str(r)): values for r, values in by_rank(accuracy, "all").items() if str(r) in cut}
+    mean_line(left, lora, COLOURS["lora_all"], "LoRA on all linear layers, trained at that rank", "D")
     band(left, accuracy["full"], COLOURS["full"], f"full fine-tuning, whole ΔW: {np.mean(accuracy['full']):.1f} %")
     left.set_xticks(range(len(ranks)), ranks)
     left.set(xlabel="rank that each update is truncated to", ylabel="test accuracy in %")

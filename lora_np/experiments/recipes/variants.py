@@ -42,13 +42,12 @@ def draw(outcome):
     accuracies, early, trained = outcome["accuracy"], outcome["early_loss"], outcome["trainable"]
     of_lora = f"{trained[LORA]:,} parameters, {np.mean(accuracies[LORA]):.1f} %\n"
     figure, (left, right) = panels(outcome, f"Variants and LoRA r=8 on q and v: {of_lora}", 13, 4.6, 2, sharey=True)
-    keys = others_than_lora(outcome)
-    labels = [f"{label(key)} ({trained[key]:,})" for key in keys]
     for axes, table, unit in (
         (left, accuracies, "test accuracy − LoRA's, in points"),
         (right, early, "training loss in the first quarter − LoRA's, in nats"),
     ):
-        dots(axes, labels, [np.subtract(table[key], table[LORA]) for key in keys], OTHERS[3], unit)
+        differences = {key: np.subtract(table[key], table[LORA]) for key in others_than_lora(outcome)}
+        dots(axes, [(f"{label(key)} ({trained[key]:,})", of, OTHERS[3]) for key, of in differences.items()], unit)
         axes.axvline(0, color="black", linewidth=1)
     return figure
 
