@@ -19,7 +19,7 @@ from ...tasks.writing import write_text_from
 from ...training import blas_threads, language_loss, worthwhile_threads
 from ..design import Design, Recipe
 from ..drawing import COLOURS, legend_below, plain_numbers
-from ..methods import rate_name, tuned
+from ..methods import tuned
 from ..runs import load_base
 from ..runs.dialect import LENGTH, DialectRun, licences_digest, load_domain
 from ..tables import by_method, gathered
@@ -44,7 +44,7 @@ def runs(seeds, quick, base="pretrained"):
     grid, more = {}, QUICK if quick else {}
     for seed, domain, name in product(seeds, DOMAINS, SERIES):
         _, method, factor, *_ = SERIES[name]
-        rate = factor * tuned(rate_name(f"{domain}, {method}"))
+        rate = factor * tuned(f"{domain}, {method}")
         grid[domain, name, seed] = run_of(base, domain, method, seed, rate, **more)
     return grid
 

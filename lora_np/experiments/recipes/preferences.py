@@ -82,7 +82,6 @@ RECIPE = Recipe(
     rejected ones (Pal et al. 2024, Smaug).""",
     design=Design("2,000 pairs, LoRA r=8: change of preferred texts' log probability", 1.0, "nats", "less"),
     bases=("pretrained",),
-    seeds={"pretrained": 5},
     limits="One reward, which orders the pairs without errors, and short texts that the base wrote itself.",
     caption="""Left panel: the share of unseen pairs in which the preferred text gained more, against the number of
     training pairs. Right panel: how much the log probabilities of both texts changed; a text below zero has become less
