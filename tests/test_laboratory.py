@@ -255,29 +255,6 @@ def test_an_entry_comes_back_as_it_was_and_other_settings_are_another(tmp_path):
     assert len(list(tmp_path.iterdir())) == 5  # without arrays there is one file a run
 
 
-def test_a_measure_is_kept_and_needs_the_arrays_once(tmp_path, monkeypatch):
-    run, calls = MadeUpRun(0, keep=True), []
-    keep(tmp_path, run, NUMBERS, ARRAYS)
-    results = store.Results(tmp_path, {run_key(run): NUMBERS})
-
-    def total(results, run, factor):
-        calls.append(factor)
-        return [factor * float(results.arrays(run)["a.lora_A"].sum())]
-
-    total.__module__ = PLANTED
-    assert [results.measured(total, run, factor) for factor in (2, 2, 3)] == [[30.0], [30.0], [45.0]]
-    assert calls == [2, 3]
-    store.entry_path(tmp_path, run, ".safetensors").unlink()
-    assert results.measured(total, run, 2) == [30.0] and kept_numbers(tmp_path, MadeUpRun(0, 0.5)) == NUMBERS
-    keep(tmp_path, run, NUMBERS, ARRAYS)
-    for path in tmp_path.glob("*-*-*.json"):
-        path.write_text("{")
-    assert results.measured(total, run, 2) == [30.0] and calls == [2, 3, 2]
-    made, other = store.made_with, {"code": "another"}
-    monkeypatch.setattr(store, "made_with", lambda *modules: made(*modules) | (other if len(modules) > 1 else {}))
-    assert results.measured(total, run, 2) == [30.0] and calls == [2, 3, 2, 2]
-
-
 @pytest.mark.parametrize("suffix", [".json", ".safetensors"])
 @pytest.mark.parametrize(
     "damage", ["cut", "gone", "other", b"[]", b"{}", b'"text"', b"\xff\xfe", b'{"arrays": []}'], ids=str

@@ -442,9 +442,6 @@ class MadeUpResults(Results):
     def file_bytes(self, run):
         return 4 * self[run]["trainable"]
 
-    def measured(self, function, run, *more):
-        return function(self, run, *more)
-
 
 def outcome_of(name, seeds, quick, *other, base=None, **change):
     """What an experiment's JSON contains for made-up results of its own runs, as far as it depends on the runs."""

@@ -19,7 +19,7 @@ MARGIN, UNIT = 0.1, "intruders per matrix"
 
 
 def measure(results, runs, seeds, quick):
-    similarity = by_method(results, runs, lambda run: results.measured(similarities, run, K))  # (seeds, matrices, K)
+    similarity = by_method(results, runs, lambda run: similarities(results, run, K))  # (seeds, matrices, K)
     counts = {}
     for epsilon in EPSILONS:
         of = {key: [intruders_a_matrix(rows, epsilon) for rows in of_key] for key, of_key in similarity.items()}

@@ -60,9 +60,7 @@ def measure(results, runs, seeds, quick):
             "saved_bytes": results.file_bytes(runs[key, seeds[0]]),
         }
     of_runs = {
-        key: mean_spectra([results.measured(spectra, runs[key, seed]) for seed in seeds])
-        for key in WITH_SPECTRA
-        if key in keys
+        key: mean_spectra([spectra(results, runs[key, seed]) for seed in seeds]) for key in WITH_SPECTRA if key in keys
     }
     return tables | {"rows": rows, "step_time": step_time, "spectra": of_runs}
 

@@ -20,8 +20,8 @@ def measure(results, runs, seeds, quick):
     full = [runs["full", seed] for seed in seeds]
     base = full[0].base
     ranks = [0, MAIN[base]] if quick else CUTS[base]
-    cut = gathered([results.measured(scores_when_cut, run, ranks) for run in full])
-    of_runs = by_method(results, runs, lambda run: results.measured(energy, run))
+    cut = gathered([scores_when_cut(results, run, ranks) for run in full])
+    of_runs = by_method(results, runs, lambda run: energy(results, run))
     energies = {key: gathered(of_seeds) for key, of_seeds in of_runs.items()}
     shares, rank_90 = ({key: of[name] for key, of in energies.items()} for name in ("shares", "rank_90"))
     return scores(results, runs, seeds, quick) | {"cut": cut, "energy": shares, "rank_90": rank_90}
