@@ -86,13 +86,6 @@ def mean_line(axes, values, colour, label, marker="o", style="-", log=False):
     axes.errorbar(x, mean, yerr=reach, fmt=marker + style, **look)
 
 
-def curve(axes, x, values, colour, label, log=False):
-    """Plot a line through the means of many values (n, seeds), with intervals as a band; `log` as in `means`."""
-    mean, (down, up) = means(values, log)
-    axes.plot(x, mean, color=colour, label=label, linewidth=2)
-    axes.fill_between(x, mean - down, mean + up, color=colour, alpha=0.18, linewidth=0)
-
-
 def band(axes, values, colour, label):
     """Plot a method that has no x value: a horizontal line at its mean, with its interval as a band."""
     mean, low, high = interval(values)

@@ -35,11 +35,12 @@ def gathered(rows):
 
 
 def at_best_rate(of_rates):
-    """For each seed, the numbers of the run with the lowest validation loss.
+    """The numbers of each seed's run with the lowest validation loss, as a dict of lists.
 
     `of_rates` is a dict, learning rate -> list of the numbers of runs, one per seed.
     """
-    return [min(of_seed, key=lambda numbers: numbers["validation_loss"]) for of_seed in zip(*of_rates.values())]
+    of_seeds = zip(*of_rates.values())
+    return gathered([min(of_seed, key=lambda numbers: numbers["validation_loss"]) for of_seed in of_seeds])
 
 
 def at_level(path, field, along, level):

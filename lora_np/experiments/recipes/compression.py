@@ -73,7 +73,6 @@ def rows_of(outcome):
 
 
 def table(outcome):
-    """The accuracies as the rows of a table, the header first."""
     rows = [[text, cell(values)] for text, values, _ in rows_of(outcome)]
     return [["base (size of its linear layers)", "test accuracy, % [95 % interval]"], *rows]
 

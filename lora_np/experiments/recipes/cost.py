@@ -53,8 +53,8 @@ def costs_on_batch(seed, quick):
     costs = {}
     for name, cost in step_costs(starts, batch, rounds=3 if quick else 15).items():
         peak = cost["kept_bytes"] + peak_of_step(starts[name], batch)
-        costs[name] = {"flops": cost["flops"], "bytes": cost["bytes"], "peak": peak}
-        costs[name] |= {"step": cost["seconds"], "passes": cost["pass_seconds"]}
+        times = {"step": cost["seconds"], "passes": cost["pass_seconds"]}
+        costs[name] = {"flops": cost["flops"], "bytes": cost["bytes"], "peak": peak, **times}
     return costs
 
 

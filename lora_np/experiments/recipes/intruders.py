@@ -20,10 +20,10 @@ MARGIN, UNIT = 0.1, "intruders per matrix"
 
 def measure(results, runs, seeds, quick):
     similarity = by_method(results, runs, lambda run: similarities(results, run, K))  # (seeds, matrices, K)
-    counts = {}
-    for epsilon in EPSILONS:
-        of = {key: [intruders_a_matrix(rows, epsilon) for rows in of_key] for key, of_key in similarity.items()}
-        counts[f"{epsilon:g}"] = of
+    counts = {
+        f"{epsilon:g}": {key: [intruders_a_matrix(rows, epsilon) for rows in of] for key, of in similarity.items()}
+        for epsilon in EPSILONS
+    }
     return {"counts": counts, "similarity": similarity}
 
 

@@ -64,7 +64,6 @@ def conclude(outcome):
 
 
 def table(outcome):
-    """The accuracies by the number of training snippets as the rows of a table, the header first."""
     accuracy = outcome["accuracy"]
     rows = [["training snippets", *(f"{LABELS[key]}: accuracy, %" for key in accuracy)]]
     for n in sorted(FIELDS[outcome["base"]]):

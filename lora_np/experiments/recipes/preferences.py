@@ -12,7 +12,7 @@ from ..design import Design, Recipe
 from ..drawing import COLOURS, mean_line, panels
 from ..evidence import minus
 from ..runs.preferences import PreferenceRun
-from ..tables import at_best_rate, by_method, gathered
+from ..tables import at_best_rate, by_method
 
 RATES = {"full": (5e-5, 1e-4, 2e-4), "lora_r8": (5e-4, 1e-3, 2e-3)}
 LABELS = {"full": ("full fine-tuning", COLOURS["full"]), "lora_r8": ("LoRA r=8", COLOURS["lora_all"])}
@@ -37,7 +37,7 @@ def measure(results, runs, seeds, quick):
     tables = {field: {method: {} for method in RATES} for field in FIELDS}
     for method, of_numbers in by_method(results, runs, lambda run: results[run]).items():
         for n, of_rates in of_numbers.items():
-            best = gathered(at_best_rate(of_rates))
+            best = at_best_rate(of_rates)
             for field, factor in FIELDS.items():
                 tables[field][method][n] = [factor * value for value in best[field]]
     return tables

@@ -20,7 +20,7 @@ from ..drawing import COLOURS, OTHERS, panels
 from ..evidence import minus
 from ..runs.dialect import DialectRun, licences_digest
 from ..runs.rewards import RewardRun
-from ..tables import at_best_rate, at_level, by_method, gathered, means_of
+from ..tables import at_best_rate, at_level, by_method, means_of
 
 RATES = {  # method -> learning rates: for rewards, and for the control
     "full": ((1e-4, 2e-4, 4e-4, 8e-4), (4e-4, 8e-4, 1.6e-3, 3.2e-3)),
@@ -75,8 +75,7 @@ def rewards_at_level(outcome):
 
 def control(outcome):
     """The test loss of the control at the best rate by validation loss, as a dict: method -> values (seeds,)."""
-    of_methods = outcome["paths"]["control"].items()
-    return {method: gathered(at_best_rate(of_rates))["new"] for method, of_rates in of_methods}
+    return {method: at_best_rate(of_rates)["new"] for method, of_rates in outcome["paths"]["control"].items()}
 
 
 def conclude(outcome):

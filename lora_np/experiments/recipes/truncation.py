@@ -52,7 +52,6 @@ def conclude(outcome):
 
 
 def table(outcome):
-    """The accuracies by rank as the rows of a table, the header first."""
     accuracy = outcome["accuracy"]
     rows = [["rank", "full fine-tuning, truncated: accuracy, %", "LoRA on all linear layers: accuracy, %"]]
     for r, values in cut_accuracy(outcome).items():

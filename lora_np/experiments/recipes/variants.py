@@ -25,17 +25,13 @@ def measure(results, runs, seeds, quick):
 
 
 def conclude(outcome):
-    keys, mean = others_than_lora(outcome), means_of(outcome["accuracy"])
+    (_, *keys), mean = outcome["accuracy"], means_of(outcome["accuracy"])
     pairs = [(key, LORA, CLAIMED.get(key)) for key in keys if key != "dora"]
     faster = Design("PiSSA − LoRA: training loss in the first quarter", 0.02, "nats", "less")
     early = np.subtract(outcome["early_loss"]["pissa"], outcome["early_loss"][LORA])
     leads = ", ".join(f"{label(key)} {minus(mean[key] - mean[LORA], '+.2f')}" for key in keys)
     finding = f"Compared with LoRA's {mean[LORA]:.1f} %, in points: {leads}."
     return accuracy(outcome, "dora", LORA), [*accuracies(outcome, pairs), (faster, early)], finding
-
-
-def others_than_lora(outcome):
-    return [key for key in outcome["accuracy"] if key != LORA]
 
 
 def draw(outcome):
@@ -46,7 +42,7 @@ def draw(outcome):
         (left, accuracies, "test accuracy − LoRA's, in points"),
         (right, early, "training loss in the first quarter − LoRA's, in nats"),
     ):
-        differences = {key: np.subtract(table[key], table[LORA]) for key in others_than_lora(outcome)}
+        differences = {key: np.subtract(values, table[LORA]) for key, values in table.items() if key != LORA}
         dots(axes, [(f"{label(key)} ({trained[key]:,})", of, OTHERS[3]) for key, of in differences.items()], unit)
         axes.axvline(0, color="black", linewidth=1)
     return figure
