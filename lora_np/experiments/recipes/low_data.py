@@ -36,8 +36,8 @@ def runs(seeds, quick, base="minilm"):
 
 
 def measure(results, runs, seeds, quick):
-    accuracies, right = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_right")
-    return {"accuracy": accuracies, "right": right}
+    accuracies = by_method(results, runs, lambda run: 100 * results[run]["test_accuracy"])
+    return {"accuracy": accuracies, "right": by_method(results, runs, "test_right")}
 
 
 def of_size(outcome, n):
