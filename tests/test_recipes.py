@@ -66,8 +66,8 @@ def small(small_bases, monkeypatch):
     for place in (classify, compression, subspaces):
         monkeypatch.setattr(place, "load_base", lambda name="pretrained": small_bases[name])
     monkeypatch.setitem(QUICK, "limit", LIMIT)
-    for of_quick in main_job.QUICK.values():
-        monkeypatch.setitem(of_quick, "limit", LIMIT)
+    for base in main_job.QUICK_LIMIT:
+        monkeypatch.setitem(main_job.QUICK_LIMIT, base, LIMIT)
     return small_bases["pretrained"]
 
 

@@ -14,7 +14,7 @@ from ...tasks.baseline import word_classifier
 from ...tasks.pictures import new_figure
 from ..design import FOLDS, Design, Recipe, accuracies, accuracy, judge, over_seeds
 from ..drawing import colour, legend_below, mean_line, means, panels, plain_numbers, seeds_text
-from ..methods import METHODS, QUICK_ON, by_rank, label, tuned_runs
+from ..methods import METHODS, by_rank, label, tuned_runs
 from ..runs.classify import split_reviews
 from ..step_time import compare_step_times
 from ..tables import between, cell, gathered, means_of, scores
@@ -24,8 +24,7 @@ PASSES = {"pretrained": 3, "minilm": 1, "smollm2": 1}  # epochs
 SMALL = "head", "qv_r1", "qv_r8", "all_r8", "full"
 KEYS = {"pretrained": SMALL, "minilm": SMALL, "smollm2": ("all_r4", "full")}
 QUICK_KEYS = {"smollm2": KEYS["smollm2"]} | dict.fromkeys(("pretrained", "minilm"), ("head", "all_r8", "full"))
-QUICK = {base: {"epochs": 1, "limit": 400} | QUICK_ON[base] for base in KEYS}
-QUICK["minilm"]["limit"] = 600  # with fewer snippets, LoRA would hardly be ahead of the head
+QUICK_LIMIT = {"pretrained": 400, "minilm": 600, "smollm2": 16}  # snippets; with fewer, MiniLM gains little from LoRA
 WORDS_LIMIT = 400  # minimum number of snippets for the quick baseline; fewer would all have the same class
 WITH_SPECTRA = "full", "all_r8", "qv_r8", "all_r4"
 BEST_LORA = {"pretrained": "all_r8", "minilm": "all_r8", "smollm2": "all_r4"}  # of the main comparison
@@ -45,11 +44,13 @@ PILOT = {"scatter": 0.76, "pilot": "the same with another test set, three seeds"
 
 def runs(seeds, quick, base="minilm"):
     """A dict, (method, seed) -> run."""
-    keys, more = (QUICK_KEYS[base], QUICK[base]) if quick else (KEYS[base], {})
+    keys, more = KEYS[base], {"passes": PASSES[base], "folds": base != "pretrained"}
+    if quick:
+        keys, more = QUICK_KEYS[base], more | {"epochs": 1, "limit": QUICK_LIMIT[base]}
+        more["tuned_on"] = 600 if base == "minilm" else None
     # Start with the long runs, so that the last run is not a long one.
     longest_first = sorted(keys, key=lambda key: METHODS[key].adapter is not None)
-    more = {"folds": base != "pretrained", "tuned_on": 600 if quick and base == "minilm" else None} | more
-    return tuned_runs(longest_first, seeds, passes=PASSES[base], base=base, **more)
+    return tuned_runs(longest_first, seeds, base=base, **more)
 
 
 def measure(results, runs, seeds, quick):
@@ -58,7 +59,7 @@ def measure(results, runs, seeds, quick):
     keys = [key for key in KEYS[base] if key in percent]
     full_first = sorted(keys, key=lambda key: key != "full")  # the reference of the other methods' times
     step_time = compare_step_times(3 if quick else TIMED[base], full_first, base)
-    limit = max(WORDS_LIMIT, QUICK[base]["limit"]) if quick else None
+    limit = max(WORDS_LIMIT, QUICK_LIMIT[base]) if quick else None
     by_words = [tfidf_baseline(limit, seed % FOLDS if first.folds else None) for seed in seeds]
     percent["tfidf"] = [100 * float(np.mean(right)) for right in by_words]
     tables["right"]["tfidf"] = [np.packbits(right).tobytes().hex() for right in by_words]

@@ -146,14 +146,7 @@ def compressed(params, weights):
 
 
 def starting_point(run):
-    """A run's model and adapter before the first step.
-
-    Returns
-    -------
-    params : dict of the classifier's weights
-    config : its configuration
-    adapter : Adapter, or None if the whole model is trained
-    """
+    """The classifier's weights and configuration before the first step, and its Adapter (None: all weights train)."""
     params, config, *_ = load_base(run.base)
     params = compressed(params, run.weights)
     params, config = add_head(params, config, 2, stream(run.seed, "head"))
