@@ -552,7 +552,7 @@ def test_a_figure_has_its_methods_numbers(name, small):
     lines = {line.get_label(): line.lines[0].get_data() for line in axes.containers}
     for label, placement in (("LoRA on q and v", "qv"), ("LoRA on all linear layers", "all")):
         ranks, means = lines[label]
-        expected = [np.mean(measured["accuracy"][f"{placement}_r{r}"]) for r in ranks]
+        expected = [np.mean(measured["accuracy"][f"{placement}_r{r:g}"]) for r in ranks]
         assert means.tolist() == pytest.approx(expected)
 
 
