@@ -20,7 +20,8 @@ class Design(NamedTuple):
     statement: str  # what is compared, such as "LoRA − full fine-tuning: test accuracy"
     margin: float | None = 1.0  # the largest difference that does not matter to a user; None for a ratio
     unit: str = "points"
-    expected: str | tuple | None = None  # what the claim says; see `evidence.compare`
+    # What the claim says: "more", "less", "equal", or the bounds (low, high) of a ratio, either of which may be None.
+    expected: str | tuple | None = None
     scatter: float | None = None  # standard deviation over the seeds of a difference in a pilot
     pilot: str = ""  # the difference that was measured in the pilot
 
@@ -41,7 +42,7 @@ class Design(NamedTuple):
 
 
 def ratio(statement, expected=None):
-    """The Design of a ratio, which has no margin; `expected` contains bounds, see `evidence.compare`."""
+    """The Design of a ratio, which has no margin; `expected` contains bounds."""
     return Design(statement, None, "times", expected)
 
 
@@ -99,8 +100,7 @@ def judge(outcome, design, values):
     """Judge values by their design; see `Recipe` for `values`, and `evidence.compare` for the result."""
     if not isinstance(values, dict):
         values = over_seeds(outcome, values, tested=False)
-    how = {name: getattr(design, name) for name in ("margin", "unit", "expected")}
-    return evidence.compare(design.statement, **values, **how)
+    return evidence.compare(design, **values)
 
 
 # ---------------------------------------------------------------- values to compare, as arguments of `evidence.compare`

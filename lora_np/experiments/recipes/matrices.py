@@ -37,11 +37,12 @@ def conclude(outcome):
 
 def draw(outcome):
     figure, axes = panels(outcome, "The same number of parameters, in which matrices?\n", 9, 5)
-    accuracy, families_colours = outcome["accuracy"], zip(families(outcome), FAMILIES.values())
-    rows = [(label(key), accuracy[key], shade) for keys, shade in families_colours for key in keys]
+    values, rows = outcome["accuracy"], []
+    for keys, shade in zip(families(outcome), FAMILIES.values()):
+        rows += [(label(key), values[key], shade) for key in keys]
     dots(axes, rows, "test accuracy in %")
-    if "full" in accuracy:
-        axes.axvline(np.mean(accuracy["full"]), color=COLOURS["full"], linestyle="--", label="full fine-tuning")
+    if "full" in values:
+        axes.axvline(np.mean(values["full"]), color=COLOURS["full"], linestyle="--", label="full fine-tuning")
         axes.legend()
     return figure
 
