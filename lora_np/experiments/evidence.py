@@ -152,15 +152,14 @@ def against(expected, found, margin):
     if expected is None:
         return None
     if expected == "equal":
-        agrees = is_equal(found, margin)
-        contradicts = not agrees and (low > 0 or high < 0)
+        agrees, contradicts = is_equal(found, margin), low > 0 or high < 0
     elif margin is None:
         least, most = (None if bound is None else np.log(bound) for bound in expected)
         agrees = (least is None or low >= least) and (most is None or high <= most)
         contradicts = (least is not None and high < least) or (most is not None and low > most)
     else:
         agrees, contradicts = (low > 0, high < 0) if expected == "more" else (high < 0, low > 0)
-        contradicts = contradicts or is_equal(found, margin) and not agrees  # no difference that matters
+        contradicts = contradicts or is_equal(found, margin)  # no difference that matters
     return "agrees" if agrees else "contradicts" if contradicts else None
 
 

@@ -40,12 +40,12 @@ PATHS = "reward", "judge", "divergence", "distinct"
 
 def runs(seeds, quick, base="pretrained"):
     """A dict, ("reward" or "penalty", method, rate, seed) or ("control", …) -> run."""
-    more, limit, step, grid = ({"steps": 4}, 2048, 3, {}) if quick else ({}, None, 1, {})
-    control = CONTROL | {"corpus": licences_digest(), "limit": limit}
+    more, limit, every = ({"steps": 4}, 2048, 3) if quick else ({}, None, 1)
+    control, grid = CONTROL | {"corpus": licences_digest(), "limit": limit}, {}
     for seed, (method, (rates, of_control)) in product(seeds, RATES.items()):
-        for rate, (name, beta) in product(rates[::step], BETAS.items()):
+        for rate, (name, beta) in product(rates[::every], BETAS.items()):
             grid[name, method, rate, seed] = RewardRun(method, seed, rate, beta, **more)
-        for rate in of_control[::step]:
+        for rate in of_control[::every]:
             grid["control", method, rate, seed] = DialectRun("licences", method, seed, rate, **control)
     return grid
 
