@@ -739,7 +739,7 @@ def test_a_truncated_update_of_full_rank_is_the_whole(small, monkeypatch):
     """The measure of truncation reads what full fine-tuning trained: cut to rank 128 of 128, nothing is lost."""
     narrow = replace(recipe("truncation"), keys={"minilm": ("full", "all_r1", "all_r8")})
     monkeypatch.setattr(module("truncation"), "RECIPE", narrow)
-    monkeypatch.setitem(module("truncation").CUTS, "minilm", (0, 8, 128))
+    monkeypatch.setitem(module("truncation").CUTS, "minilm", (0, 1, 8, 128))
     full = runs_of("truncation", [0], False, "minilm")["full", 0]
     full = replace(full, limit=LIMIT)
     numbers, trained = classify_run(full)
@@ -748,7 +748,7 @@ def test_a_truncated_update_of_full_rank_is_the_whole(small, monkeypatch):
     change = {"change": lambda run, arrays: trained if run_key(run) == key else arrays}
     monkeypatch.setattr(ClassifyRun, "snippets", lambda run: load_snippets(LIMIT, "minilm", run.seed % FOLDS))
     measured = outcome_of("truncation", [0], False, *other, **change)
-    assert set(measured["cut"]) == {"0", "8", "128"}
+    assert set(measured["cut"]) == {"0", "1", "8", "128"}
     assert measured["cut"]["128"]["accuracy"] == measured["accuracy"]["full"] == [100 * numbers["test_accuracy"]]
     assert measured["cut"]["128"]["loss"] == pytest.approx([numbers["test_loss"]], rel=1e-5)
     difference = measured["cut"]["8"]["accuracy"][0] - 100 * numbers["test_accuracy"]

@@ -18,9 +18,7 @@ USUAL = 16  # LoRA's usual rank
 
 def measure(results, runs, seeds, quick):
     full = [runs["full", seed] for seed in seeds]
-    base = full[0].base
-    ranks = [0, MAIN[base]] if quick else CUTS[base]
-    cut = gathered([scores_when_cut(results, run, ranks) for run in full])
+    cut = gathered([scores_when_cut(results, run, CUTS[run.base]) for run in full])
     of_runs = by_method(results, runs, lambda run: energy(results, run))
     energies = {key: gathered(of_seeds) for key, of_seeds in of_runs.items()}
     shares, rank_90 = ({key: of[name] for key, of in energies.items()} for name in ("shares", "rank_90"))
@@ -41,12 +39,10 @@ def conclude(outcome):
     many = ratio(f"(rank that captures 90 % of the energy of full fine-tuning's ΔW) / {USUAL}", (10, 100))
     of_90, mean, of_cut = outcome["rank_90"]["full"], means_of(accuracy), means_of(cut)
     others.append((many, np.divide(of_90, USUAL)))
-    one = ""
-    if "1" in cut:
-        one = f"; truncated to 1, {of_cut['1']:.1f} %, where LoRA trained at rank 1 reaches {mean['all_r1']:.1f} %"
     finding = (
         f"Truncated to its {main} leading directions per matrix, full fine-tuning's update reaches {of_cut[main]:.1f} "
-        f"% instead of {mean['full']:.1f} %{one}. 90 % of the update's energy is in {np.mean(of_90):.0f} directions."
+        f"% instead of {mean['full']:.1f} %; truncated to 1, {of_cut['1']:.1f} %, where LoRA trained at rank 1 reaches "
+        f"{mean['all_r1']:.1f} %. 90 % of the update's energy is in {np.mean(of_90):.0f} directions."
     )
     return over_seeds(outcome, np.subtract(cut[main], accuracy["full"])), others, finding
 
