@@ -16,7 +16,7 @@ from lora_np.classroom.examine import Failed
 from lora_np.classroom.grading import Graded, Mark, grade, steps_of
 from lora_np.classroom.marks import collect, report, student_of, write_class
 from lora_np.classroom.release import mark, notebook_of
-from lora_np.classroom.sets import SETS, read_sets
+from lora_np.classroom.sets import read_sets
 from lora_np.cli import main
 
 from .test_exercises import attempts
@@ -88,10 +88,10 @@ def sandboxed(test):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sandbox", [False, pytest.param(True, marks=NEEDS_BUBBLEWRAP)])
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", read_sets())
 def test_the_solutions_get_all_points_and_blanks_none(name, sandbox, tmp_path):
     """Also for functions that are given functions and generators, and where memory is measured from outside."""
-    of = read_sets()[f"{SETS[name]:02}_{name}"]
+    of = read_sets()[name]
     solved, blank = (graded(tmp_path, notebook_of(of, form), sandbox=sandbox) for form in ("solutions", "student"))
     assert solved.exercise == of.name and solved.score == of.points == solved.points, scores(solved)
     assert blank.score == 0.0 and all("it is not written yet" in m.said for m in blank.marks if not m.by_hand)

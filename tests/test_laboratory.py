@@ -15,7 +15,7 @@ import pytest
 
 from lora_np.cli import main
 from lora_np.experiments import gallery, laboratory, store
-from lora_np.experiments.design import OVERLAP, Design, Recipe, accuracy, design_of, judged, over_seeds
+from lora_np.experiments.design import OVERLAP, Design, Recipe, accuracy, design_of, judged, over_seeds, ratio
 from lora_np.experiments.evidence import (
     BOTH,
     DIFFERENT,
@@ -78,10 +78,10 @@ def test_seeds_that_share_a_fold_are_averaged_first():
 @pytest.mark.parametrize("mean, survives", [(0.9, False), (1.4, True)])
 def test_a_verdict_may_not_survive_overlapping_training_sets(mean, survives):
     """The corrected interval is √(1 + 8/7) = 1.46 times as wide."""
-    part = compare("it", spread(mean, 0.8), 0.1, overlap=OVERLAP)
+    part = compare(Design("it", 0.1), spread(mean, 0.8), overlap=OVERLAP)
     assert (part["verdict"], part["survives"]) == (DIFFERENT, survives)
     assert ("overlapping folds" in describe(part)) is not survives
-    assert compare("it", spread(mean, 0.8), 0.1)["survives"] is None
+    assert compare(Design("it", 0.1), spread(mean, 0.8))["survives"] is None
 
 
 def test_ratios_are_averaged_by_their_logarithms():
@@ -89,7 +89,7 @@ def test_ratios_are_averaged_by_their_logarithms():
     assert mean == pytest.approx(1.0) == low * high
     some = [1.3, 0.8, 2.1, 1.7]
     assert interval(some, log=True) == pytest.approx(tuple(np.exp(interval(np.log(some)))))
-    part = compare("a ratio", some, None, "times")
+    part = compare(ratio("a ratio"), some)
     assert (part["mean"], part["low"], part["high"]) == pytest.approx(interval(some, log=True))
     assert interval([3.0], log=True) == (pytest.approx(3.0), None, None)
 
@@ -114,7 +114,7 @@ def spread(mean, half):
 )
 def test_verdict_of_a_comparison(mean, half, verdict, agrees, contradicts):
     for expected in ("more", "less", "equal"):
-        part = compare("it", spread(mean, half), 1.0, expected=expected)
+        part = compare(Design("it", expected=expected), spread(mean, half))
         assert part["verdict"] == verdict and part["mean"] == pytest.approx(mean)
         assert (part["claim"] == "agrees", part["claim"] == "contradicts") == (
             expected in agrees,
@@ -122,7 +122,7 @@ def test_verdict_of_a_comparison(mean, half, verdict, agrees, contradicts):
         )
     assert json.loads(json.dumps(part)) == part
     assert ("would have seen" in describe(part)) == (verdict == UNKNOWN)
-    assert compare("it", spread(mean, half), 1.0, complete=False)["verdict"] == UNKNOWN
+    assert compare(Design("it"), spread(mean, half), complete=False)["verdict"] == UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -136,17 +136,17 @@ def test_verdict_of_a_comparison(mean, half, verdict, agrees, contradicts):
 )
 def test_verdict_of_a_ratio(mean, factor, verdict, claim):
     """A ratio is known if its interval spans at most a factor of 1.5."""
-    part = compare("it", np.exp(spread(np.log(mean), np.log(factor))), None, "times", expected=(5, 20))
+    part = compare(ratio("it", (5, 20)), np.exp(spread(np.log(mean), np.log(factor))))
     assert (part["verdict"], part["claim"]) == (verdict, claim) and part["high"] / mean == pytest.approx(factor)
 
 
 def test_one_seed_decides_nothing():
     """But with one seed, the interval over the snippets is known."""
-    part = compare("it", [3.0], 1.0, expected="more")
+    part = compare(Design("it", expected="more"), [3.0])
     assert (part["verdict"], part["low"], part["claim"]) == (UNKNOWN, None, None)
     assert describe(part) == "it: +3 points (margin 1): one seed decides nothing"
     snippets = np.repeat([100.0, 0.0], [90, 910])[None]  # (1, N): 90 of 1,000 snippets are better
-    part = compare("it", [9.0], 1.0, snippets=snippets, expected="more")
+    part = compare(Design("it", expected="more"), [9.0], snippets)
     half = 1.96 * 100 * math.sqrt(0.09 * 0.91 / 999)
     assert part["verdict"] == UNKNOWN and part["high"] - 9.0 == pytest.approx(half, rel=2e-3)
 
@@ -175,7 +175,7 @@ def test_a_thousand_laboratories_err_as_often_as_they_say(case, folds):
         verdicts = []
         for found in laboratories(np.random.default_rng(1), difference, 1000, folds, *SCATTER[case]):
             more = {} if folds else {"snippets": found}
-            verdicts.append(compare("it", found.mean(axis=1), 1.0, **more)["verdict"])
+            verdicts.append(compare(Design("it"), found.mean(axis=1), **more)["verdict"])
         names = "different", "equiv"
         shares[difference] = {name: np.mean([name in verdict for verdict in verdicts]) for name in names}
     error = 3 * math.sqrt(0.05 * 0.95 / 1000)
@@ -253,29 +253,6 @@ def test_an_entry_comes_back_as_it_was_and_other_settings_are_another(tmp_path):
         assert kept_numbers(tmp_path, other) == {"of": run_key(other)}
     assert kept_numbers(tmp_path, run) == NUMBERS
     assert len(list(tmp_path.iterdir())) == 5  # without arrays there is one file a run
-
-
-def test_a_measure_is_kept_and_needs_the_arrays_once(tmp_path, monkeypatch):
-    run, calls = MadeUpRun(0, keep=True), []
-    keep(tmp_path, run, NUMBERS, ARRAYS)
-    results = store.Results(tmp_path, {run_key(run): NUMBERS})
-
-    def total(results, run, factor):
-        calls.append(factor)
-        return [factor * float(results.arrays(run)["a.lora_A"].sum())]
-
-    total.__module__ = PLANTED
-    assert [results.measured(total, run, factor) for factor in (2, 2, 3)] == [[30.0], [30.0], [45.0]]
-    assert calls == [2, 3]
-    store.entry_path(tmp_path, run, ".safetensors").unlink()
-    assert results.measured(total, run, 2) == [30.0] and kept_numbers(tmp_path, MadeUpRun(0, 0.5)) == NUMBERS
-    keep(tmp_path, run, NUMBERS, ARRAYS)
-    for path in tmp_path.glob("*-*-*.json"):
-        path.write_text("{")
-    assert results.measured(total, run, 2) == [30.0] and calls == [2, 3, 2]
-    made, other = store.made_with, {"code": "another"}
-    monkeypatch.setattr(store, "made_with", lambda *modules: made(*modules) | (other if len(modules) > 1 else {}))
-    assert results.measured(total, run, 2) == [30.0] and calls == [2, 3, 2, 2]
 
 
 @pytest.mark.parametrize("suffix", [".json", ".safetensors"])

@@ -66,8 +66,8 @@ def small(small_bases, monkeypatch):
     for place in (classify, compression, subspaces):
         monkeypatch.setattr(place, "load_base", lambda name="pretrained": small_bases[name])
     monkeypatch.setitem(QUICK, "limit", LIMIT)
-    for of_quick in main_job.QUICK.values():
-        monkeypatch.setitem(of_quick, "limit", LIMIT)
+    for base in main_job.QUICK_LIMIT:
+        monkeypatch.setitem(main_job.QUICK_LIMIT, base, LIMIT)
     return small_bases["pretrained"]
 
 
@@ -442,9 +442,6 @@ class MadeUpResults(Results):
     def file_bytes(self, run):
         return 4 * self[run]["trainable"]
 
-    def measured(self, function, run, *more):
-        return function(self, run, *more)
-
 
 def outcome_of(name, seeds, quick, *other, base=None, **change):
     """What an experiment's JSON contains for made-up results of its own runs, as far as it depends on the runs."""
@@ -555,7 +552,7 @@ def test_a_figure_has_its_methods_numbers(name, small):
     lines = {line.get_label(): line.lines[0].get_data() for line in axes.containers}
     for label, placement in (("LoRA on q and v", "qv"), ("LoRA on all linear layers", "all")):
         ranks, means = lines[label]
-        expected = [np.mean(measured["accuracy"][f"{placement}_r{r}"]) for r in ranks]
+        expected = [np.mean(measured["accuracy"][f"{placement}_r{r:g}"]) for r in ranks]
         assert means.tolist() == pytest.approx(expected)
 
 
@@ -742,7 +739,7 @@ def test_a_truncated_update_of_full_rank_is_the_whole(small, monkeypatch):
     """The measure of truncation reads what full fine-tuning trained: cut to rank 128 of 128, nothing is lost."""
     narrow = replace(recipe("truncation"), keys={"minilm": ("full", "all_r1", "all_r8")})
     monkeypatch.setattr(module("truncation"), "RECIPE", narrow)
-    monkeypatch.setitem(module("truncation").CUTS, "minilm", (0, 8, 128))
+    monkeypatch.setitem(module("truncation").CUTS, "minilm", (0, 1, 8, 128))
     full = runs_of("truncation", [0], False, "minilm")["full", 0]
     full = replace(full, limit=LIMIT)
     numbers, trained = classify_run(full)
@@ -751,7 +748,7 @@ def test_a_truncated_update_of_full_rank_is_the_whole(small, monkeypatch):
     change = {"change": lambda run, arrays: trained if run_key(run) == key else arrays}
     monkeypatch.setattr(ClassifyRun, "snippets", lambda run: load_snippets(LIMIT, "minilm", run.seed % FOLDS))
     measured = outcome_of("truncation", [0], False, *other, **change)
-    assert set(measured["cut"]) == {"0", "8", "128"}
+    assert set(measured["cut"]) == {"0", "1", "8", "128"}
     assert measured["cut"]["128"]["accuracy"] == measured["accuracy"]["full"] == [100 * numbers["test_accuracy"]]
     assert measured["cut"]["128"]["loss"] == pytest.approx([numbers["test_loss"]], rel=1e-5)
     difference = measured["cut"]["8"]["accuracy"][0] - 100 * numbers["test_accuracy"]

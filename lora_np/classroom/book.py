@@ -17,7 +17,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from ..experiments.evidence import interval
-from ..experiments.methods import ranks_of
+from ..experiments.methods import by_rank
 from ..formats import check_folder, read_json
 from .notebooks import notebook_text
 from .release import notebook_of
@@ -53,7 +53,7 @@ CURVES = {  # experiment on MiniLM -> question, x axis, range of the y axis, x v
         "Which test accuracy (%) does LoRA on q and v reach at each rank?",
         "rank r",
         (75, 85),
-        lambda outcome: {r: outcome["accuracy"][f"qv_r{r}"] for r in ranks_of(outcome["accuracy"], "qv")},
+        lambda outcome: by_rank(outcome["accuracy"], "qv"),
     ),
     "low_data": (
         "Which test accuracy (%) does LoRA reach with so few training snippets? 50 % is chance.",

@@ -39,7 +39,7 @@ def checker(item):
         return Score(entry["score"])
 
     check.__name__ = check.__qualname__ = item.name
-    check.__doc__ = f"""{item.title}
+    check.__doc__ = f"""{item.heading}
 
     Parameters
     ----------

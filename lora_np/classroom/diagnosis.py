@@ -100,7 +100,14 @@ def tried(function, *arguments):
 
 
 def by_hand(exercise, name, drawn):
-    yield from exercise.mistakes.get(name, ())
+    for sentence, wrong in exercise.mistakes.items():
+        yield sentence, lambda i, wrong=wrong: output_of(exercise, wrong(i), name)
+
+
+def output_of(exercise, wrong, name):
+    """Return one of the incorrect outputs of a hand-written mistake, or None if it has no such output."""
+    wrong = dict(zip(exercise.outputs, wrong)) if isinstance(wrong, tuple) else wrong
+    return wrong.get(name) if isinstance(wrong, dict) else wrong
 
 
 def by_code(exercise, name, drawn):

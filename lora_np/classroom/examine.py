@@ -16,8 +16,8 @@ import numpy as np
 
 from ..ops.numerical_gradient import relative_error
 from .diagnosis import equal, exchanged, suspects
-from .exercise import PRACTICE, Unfit, complete, draws_of, generator, named_outputs, sizes
-from .runner import in_plain_words, in_words, peak_of, what_was_raised
+from .exercise import PRACTICE, Failed, Sizes, Unfit, complete, draws_of, finite_pair, generator, named_outputs
+from .runner import encode, in_plain_words, in_words, peak_of, what_was_raised
 
 WHOLE = 1e-9  # tolerance for integers that were computed by division
 
@@ -42,10 +42,6 @@ class Result(NamedTuple):
     score: float  # the share of correct outputs, from 0 to 1
     findings: tuple[Finding, ...]
     failed: str | None = None  # if not None, the reason why the function as a whole fails
-
-
-class Failed(Exception):
-    """Raised, with the reason, if a student's function returns no usable outputs."""
 
 
 def examine(exercise, function, draw=PRACTICE):
@@ -112,25 +108,18 @@ def examined(exercise, call, draw):
 def observe(exercise, call, i, measure=False):
     """Call a student's function for one draw; return its outputs by name, or raise Failed."""
     returned, i.given, i.peak = call(i.inputs, measure)
-    outputs = named(exercise, returned)
-    changed = [name for name, value in i.inputs.items() if not same(value, i.given.get(name))]
+    outputs = named_outputs(exercise, returned)
+    changed = [name for name, value in i.inputs.items() if not unchanged(value, i.given.get(name))]
     if changed:
         raise Failed(f"it modifies {' and '.join(changed)} in place: store results in a new array")
-    i.also = {name: named(exercise, call(i.inputs | others)[0]) for name, others in exercise.also(i).items()}
+    i.also = {name: named_outputs(exercise, call(i.inputs | others)[0]) for name, others in exercise.also(i).items()}
     return outputs
-
-
-def named(exercise, returned):
-    try:
-        return named_outputs(exercise, returned)
-    except ValueError as error:
-        raise Failed(str(error)) from None
 
 
 def check_large(exercise, call, draw, names):
     """Raise Failed unless the named outputs are right for large inputs too, within the memory that is allowed."""
     rng = generator(draw, "large", exercise.name)
-    size = sizes(rng, 0)
+    size = Sizes(rng, 0)
     inputs, most, said = exercise.large(rng, size)
     i = complete(exercise, inputs, size)
     try:
@@ -148,32 +137,24 @@ def check_large(exercise, call, draw, names):
         raise Failed(f"with large inputs, {' and '.join(wrong)} is incorrect")
 
 
-def same(one, two):
-    """Whether a value is unchanged, including arrays inside lists and dicts."""
-    if isinstance(one, dict):
-        return isinstance(two, dict) and list(one) == list(two) and all(same(one[k], two[k]) for k in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(two) and all(same(a, b) for a, b in zip(one, two))
-    if isinstance(one, np.ndarray):
-        return isinstance(two, np.ndarray) and one.dtype == two.dtype and np.array_equal(one, two, equal_nan=True)
-    return True if callable(one) or isinstance(one, np.random.Generator) else one == two
+def unchanged(before, after):
+    """Whether an input has the same value as before a call; a random generator may have been used."""
+    try:
+        return isinstance(before, np.random.Generator) or encode(before) == encode(after)
+    except RecursionError:  # a list or dict that has been put into itself
+        return False
 
 
 # ---------------------------------------------------------------- the findings
 
 
 def judge(exercise, drawn, observed):
-    """Return the Result for a function's outputs in all draws."""
+    """Return the Result: for each output, the first complaint in any draw, or none if it is always correct."""
     if exercise.properties is not None:
-        return result_of([property_findings(exercise, i, outputs) for i, outputs in zip(drawn, observed)])
-    return result_of(compared_findings(exercise, drawn, observed))
-
-
-def result_of(findings_of_draws):
-    """Combine the findings of all draws: the first complaint about each output, or none if it is always correct."""
-    verdicts = []
-    for findings in zip(*findings_of_draws):
-        verdicts.append(next((finding for finding in findings if finding.wrong), findings[0]))
+        findings = [property_findings(exercise, i, outputs) for i, outputs in zip(drawn, observed)]
+    else:
+        findings = compared_findings(exercise, drawn, observed)
+    verdicts = [next((f for f in of_output if f.wrong), of_output[0]) for of_output in zip(*findings)]
     return Result(sum(f.wrong is None for f in verdicts) / len(verdicts), tuple(verdicts))
 
 
@@ -201,10 +182,7 @@ def compared_findings(exercise, drawn, observed):
             arrays, reason = dict.fromkeys(i.right), Problem(why_not_comparable(error, returned), hint=True)
             forms = {name: forms.get(name) or reason for name in i.right}
         checked.append((i, arrays, forms))
-    findings = []
-    for i, arrays, forms in checked:
-        findings.append([finding(exercise, name, i, arrays, forms, checked) for name in i.right])
-    return findings
+    return [[finding(exercise, name, *of_draw, checked) for name in of_draw[0].right] for of_draw in checked]
 
 
 def why_not_comparable(error, returned):
@@ -284,18 +262,13 @@ def form_problem(value, right):
         return Problem(f"it has dtype {array.dtype}, expected {right.dtype}, like the inputs")
     wild = np.isfinite(right) & ~np.isfinite(array)
     if wild.any():
-        return Problem(f"it is {of_what(array[wild])} in {wild.sum()} of {array.size} entries", hint=True)
+        cause = "infinity: an exponential of a large number, or a division by 0"
+        cause = "NaN: 0/0, ∞ − ∞ or 0 · ∞" if np.isnan(array[wild]).any() else cause
+        return Problem(f"it is not finite ({cause}) in {wild.sum()} of {array.size} entries", hint=True)
     if right.dtype.kind == "i" and array.dtype.kind == "f" and not np.allclose(array, np.rint(array), WHOLE, WHOLE):
         said = f"it is {float(array):.6g}" if array.ndim == 0 else "it has values that are not integers"
         return Problem(f"{said}, expected {'an integer' if array.ndim == 0 else 'integers'}", hint=True)
     return None
-
-
-def of_what(values):
-    """Describe values that are not finite, and their usual cause."""
-    if np.isnan(values).any():
-        return "not finite (NaN: 0/0, ∞ − ∞ or 0 · ∞)"
-    return "not finite (infinity: an exponential of a large number, or a division by 0)"
 
 
 def how_far(exercise, i, got, right):
@@ -307,5 +280,4 @@ def how_far(exercise, i, got, right):
         return f"it is {float(got):.6g}"
     if not np.array_equal(got[~np.isfinite(right)], right[~np.isfinite(right)], equal_nan=True):
         return "an entry that should be infinite is incorrect"
-    keep = np.isfinite(right)
-    return f"relative error {relative_error(got[keep], right[keep]):.1e}"
+    return f"relative error {relative_error(*finite_pair(got, right)):.1e}"

@@ -1,34 +1,35 @@
 """Read exercises, draw inputs for their checks, and compute the correct outputs.
 
-An exercise is a module in `exercises/SET/`. Its docstring contains the title and the text for students. The module must
-define
+An exercise is a module in `exercises/SET/`. Its docstring contains a heading of the form "1. Title (2 points)." and the
+text for students. The module must define
 
     NAME(inputs)           the worked solution, named after the module; its docstring describes inputs and outputs
-    POINTS                 int
-    OUTPUTS                names of the values that the solution returns
     HINTS                  output -> a guiding question without the formula
     FORMULA                str, printed if a student asks for it
-    draw(rng, size)        -> the inputs of one call, by name
+    draw(rng, size)        -> the inputs of one call, by name; `size` is a Sizes
 
 and may define
 
-    MISTAKES               output -> [(description, i -> the incorrect value)], at most three in total, and only those
-                           that no mutation of the solution produces; see `diagnosis.py`
+    OUTPUTS                names of the values that the solution returns, if they are not those in HINTS
+    MISTAKES               description -> function from i to an incorrect output, or to several: in a tuple, as from the
+                           solution, or in a dict, by name; at most three, and only those that no mutation of the
+                           solution produces (see `diagnosis.py`)
     compared(i, outputs)   -> dict of values to compare instead of the outputs, if the correct outputs are not unique
     properties(i, outputs) -> {property: complaint, or None}, if outputs can be checked only by their properties
     also(i)                -> {name: changed inputs} for additional calls; i.also[name] is the dict of a call's outputs
     large(rng, size)       -> inputs, the peak memory in bytes that a call may not exceed, and the complaint if it does
     AFTER                  text that follows the exercise
 
-`i` is a SimpleNamespace with the drawn values by name, `i.size`, `i.inputs`, `i.right` (dict of correct outputs) and,
-once the student's function has been called, `i.given` (the inputs after the call).
+`i` is a SimpleNamespace with the drawn values by name, `i.size`, `i.inputs`, `i.right` (dict of correct outputs),
+`i.solve(W=…)` (calls the solution with changed inputs) and, once the student's function has been called, `i.given` (the
+inputs after the call).
 """
 
 import copy
 import hashlib
 import inspect
+import re
 from collections.abc import Callable
-from importlib import import_module
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -48,24 +49,29 @@ class Unfit(ValueError):
     """Raised by `compared`, with a reason that is shown to the student, if the outputs cannot be compared."""
 
 
-class Exercise(NamedTuple):
-    """The contents of a module in `exercises/`."""
+class Failed(Exception):
+    """Raised, with the reason, if a student's function returns no usable outputs."""
 
+
+class Exercise(NamedTuple):
+    """The contents of a module in `exercises/`, under the same names in lower case."""
+
+    number: int
     name: str
-    title: str
+    heading: str
+    points: int
     text: str
     solution: Callable
-    points: int
     outputs: tuple[str, ...]
     hints: dict
     formula: str
     draw: Callable
-    mistakes: dict
-    compared: Callable
-    properties: Callable | None
-    also: Callable
-    large: Callable | None
-    after: str
+    mistakes: dict = {}
+    compared: Callable = lambda i, outputs: outputs
+    properties: Callable | None = None
+    also: Callable = lambda i: {}
+    large: Callable | None = None
+    after: str = ""
 
     @property
     def arguments(self):
@@ -74,45 +80,44 @@ class Exercise(NamedTuple):
 
 
 def read_exercise(module):
-    """Read the exercise in a module, given its full name, such as "lora_np.classroom.exercises.lora_layer.merge"."""
-    module = import_module(module)
-    title, _, text = inspect.cleandoc(module.__doc__).partition("\n")
+    """Read the exercise in a module."""
+    heading, _, text = inspect.cleandoc(module.__doc__).partition("\n")
+    match = re.fullmatch(r"(\d+)\. .+ \((\d+) points?\)\.", heading)
+    if match is None:
+        raise ValueError(f'{module.__name__}: got the heading {heading!r}, expected the form "1. Title (2 points)."')
+    number, points = map(int, match.groups())
     name = module.__name__.rpartition(".")[2]
-    return Exercise(
-        name=name,
-        title=title.strip().removesuffix("."),
-        text=text.strip(),
-        solution=getattr(module, name),
-        points=module.POINTS,
-        outputs=module.OUTPUTS,
-        hints=module.HINTS,
-        formula=module.FORMULA,
-        draw=module.draw,
-        mistakes=getattr(module, "MISTAKES", {}),
-        compared=getattr(module, "compared", lambda i, outputs: outputs),
-        properties=getattr(module, "properties", None),
-        also=getattr(module, "also", lambda i: {}),
-        large=getattr(module, "large", None),
-        after=getattr(module, "AFTER", ""),
-    )
+    contents = {field.lower(): value for field, value in vars(module).items() if field.lower() in Exercise._fields}
+    contents = {"outputs": tuple(module.HINTS), "solution": getattr(module, name)} | contents
+    return Exercise(number, name, heading.removesuffix("."), points, text.strip(), **contents)
 
 
 # ---------------------------------------------------------------- draws
 
 
-def sizes(rng, number):
-    """Draw the lengths of axes, no two of which are equal, so that swapped axes are detected.
+class Sizes:
+    """Lengths of axes, no two of which are equal, so that swapped axes are detected.
 
     N, n_in, n_out, r, B, T, C, H, D, F and V have the same meaning as in the package; C = H · D, and r is smaller than
-    n_in and n_out. `alpha` is a float. `number` is the index of the draw in the check, for exercises with a special
-    case in one of the draws.
+    n_in and n_out. `alpha` and `s`, the adapter's scale alpha / r, are floats; s is not 1. `number` is the index of the
+    draw in the check, for exercises with a special case in one of the draws.
     """
-    r = 2 + number % 3
-    H, D, B = rng.permutation([n for n in (2, 3, 4, 5) if n != r]).tolist()
-    N, n_in, n_out, T, F, V = rng.permutation([n for n in range(6, 15) if n != H * D])[:6].tolist()
-    alpha = r * float(rng.uniform(0.3, 0.8) if number % 2 else rng.uniform(1.3, 2.5))
-    named = {"N": N, "n_in": n_in, "n_out": n_out, "r": r, "B": B, "T": T, "C": H * D, "H": H, "D": D, "F": F}
-    return SimpleNamespace(**named, V=V + 15, alpha=alpha, number=number)
+
+    def __init__(self, rng, number):
+        self.number, self.r = number, 2 + number % 3
+        self.H, self.D, self.B = rng.permutation([n for n in (2, 3, 4, 5) if n != self.r]).tolist()
+        self.C = self.H * self.D
+        lengths = rng.permutation([n for n in range(6, 15) if n != self.C])[:6].tolist()
+        self.N, self.n_in, self.n_out, self.T, self.F, self.V = *lengths[:5], lengths[5] + 15
+        self.alpha = self.r * float(rng.uniform(0.3, 0.8) if number % 2 else rng.uniform(1.3, 2.5))
+        self.s = self.alpha / self.r
+
+    def normals(self, rng, **axes):
+        """Return a dict of random normal arrays with the given axes: size.normals(rng, W="n_out n_in").
+
+        This includes B, which is not zero in the middle of training.
+        """
+        return {name: rng.normal(size=[getattr(self, axis) for axis in of.split()]) for name, of in axes.items()}
 
 
 def generator(*words):
@@ -143,24 +148,20 @@ def single_numbers(drawn):
 
 def draw_inputs(exercise, rng, number=0):
     """Draw the inputs of one call; see `complete`."""
-    size = sizes(rng, number)
+    size = Sizes(rng, number)
     return complete(exercise, exercise.draw(rng, size), size)
 
 
 def complete(exercise, drawn, size):
-    """Return a call's inputs as a SimpleNamespace that also has `size`, `inputs`, `right` and `rounding`."""
+    """Return a call's inputs as a SimpleNamespace that also has `size`, `inputs`, `solve`, `right` and `rounding`."""
     inputs = {name: drawn[name] for name in exercise.arguments}
     i = SimpleNamespace(**drawn, size=size, inputs=inputs, right={})
+    i.solve = lambda **changed: exercise.solution(**inputs | changed)
     if exercise.properties is None:
         with np.errstate(all="ignore"):
             i.right = compared_outputs(exercise, exercise.solution, i, inputs)
             i.rounding = rounding_of(exercise, i)
     return i
-
-
-def normals(rng, size, **axes):
-    """Return a dict of random normal arrays, with axes named as in `sizes`: normals(rng, size, W="n_out n_in")."""
-    return {name: rng.normal(size=[getattr(size, axis) for axis in of.split()]) for name, of in axes.items()}
 
 
 def compared_outputs(exercise, function, i, inputs):
@@ -221,20 +222,20 @@ def named_outputs(exercise, returned):
 
     Raises
     ------
-    ValueError
+    Failed
         If the number of values differs from the number of outputs, or if no value has an output's name.
     """
     names = exercise.outputs
     expected = f"expected {', '.join(names)}"
     parts = returned if isinstance(returned, tuple) else (returned,)
     if parts and all(part is ... for part in parts):
-        raise ValueError("it is not written yet")
+        raise Failed("it is not written yet")
     if returned is None:
-        raise ValueError(f"it returns nothing; {expected} (is there a `return`?)")
+        raise Failed(f"it returns nothing; {expected} (is there a `return`?)")
     by_name = returned if isinstance(returned, dict) else fields_of(returned)
     if by_name is not None and (isinstance(returned, dict) or set(by_name) & set(names)):
         if not set(by_name) & set(names):
-            raise ValueError(f"it returns a dict that contains {', '.join(map(str, by_name)) or 'nothing'}; {expected}")
+            raise Failed(f"it returns a dict that contains {', '.join(map(str, by_name)) or 'nothing'}; {expected}")
         in_order = not isinstance(returned, dict) and len(by_name) == len(names)
         others = iter([value for name, value in by_name.items() if name not in names] if in_order else [])
         return {name: by_name[name] if name in by_name else next(others, None) for name in names}
@@ -243,7 +244,7 @@ def named_outputs(exercise, returned):
     if isinstance(returned, np.ndarray) and returned.ndim and len(returned) == len(names):
         returned = list(returned)  # several numbers in one array
     if not isinstance(returned, tuple | list):
-        raise ValueError(f"it returns one value, {in_words(returned)}; {expected}, in this order")
+        raise Failed(f"it returns one value, {in_words(returned)}; {expected}, in this order")
     if len(returned) != len(names):
-        raise ValueError(f"it returns {len(returned)} values; {expected}, in this order")
+        raise Failed(f"it returns {len(returned)} values; {expected}, in this order")
     return dict(zip(names, returned))

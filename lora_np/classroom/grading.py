@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .check import said
-from .examine import Failed, Result, examined
-from .exercise import GRADING
+from .examine import Result, examined
+from .exercise import GRADING, Failed
 from .notebooks import read_notebook
 from .release import mark, notebook_of
 from .sets import read_sets

@@ -244,7 +244,7 @@ def words_text(counted, students):
         name = counted[path].exercise
         if name != last:
             of, last = read_sets()[name], name
-            lines += [f"# {name}", "", of.question, "", "## Worked answer and marking scheme", "", of.answer, ""]
+            lines += [f"# {name}", "", of.question, "## Worked answer and marking scheme", "", of.answer]
         quoted = "\n".join(f"> {line}" for line in mark.said.splitlines())  # so that it has no headings of its own
         lines += [f"## {shown(' '.join(students[path]).strip())}", "", quoted, ""]
     return "\n".join(lines)

@@ -110,45 +110,35 @@ def notebook_of(of, form):
 
 def cells_of(of, form):
     number = of.name[:2]
-    rows = f"| **You need** | {of.needs} |\n| **Time** | {of.time} |\n"
-    points = f"| **Points** | {of.points}, and {of.words} for a written answer |"
-    yield markdown(f"# Exercises {number} · {of.title}\n\n| | |\n|---|---|\n{rows}{points}\n\n{HOW}\n\n{of.text}")
-    yield code(SETUP, "setup", form)
-    for n, exercise in enumerate(of.exercises, 1):
-        unit = "point" if exercise.points == 1 else "points"
-        yield markdown(f"## {n}. {exercise.title} ({exercise.points} {unit})\n\n{exercise.text}")
-        yield code(solution_in(exercise.solution, form), exercise.name, form, solution=True)
+    rows = f"| | |\n|---|---|\n| **You need** | lesson {number} (`notebooks/{of.name}.ipynb`), {of.needs} |\n"
+    rows += f"| **Time** | {of.time} |\n| **Points** | {of.points}, and {of.words} for a written answer |"
+    yield cell("markdown", f"# Exercises {number} · {of.title}\n\n{rows}\n\n{HOW}\n\n{of.text}")
+    yield cell("code", SETUP, "setup", form)
+    for exercise in of.exercises:
+        yield cell("markdown", f"## {exercise.heading}\n\n{exercise.text}")
+        yield cell("code", solution_in(exercise.solution, form), exercise.name, form, solution=True)
         call = f"check.{exercise.name}({exercise.name}, points={exercise.points})"
-        yield code(call, f"check_{exercise.name}", form, points=exercise.points)
+        yield cell("code", call, f"check_{exercise.name}", form, points=exercise.points)
         if exercise.after:
-            yield markdown(exercise.after.strip())
-    n = len(of.exercises) + 1
+            yield cell("markdown", exercise.after.strip())
     for kind, text in of.parts:
-        if kind == "markdown":
-            yield markdown(text.strip().replace("{n}", str(n)))
-            n += text.count("{n}")
-        elif kind == "given":
-            yield code(text.strip(), None, form)
-        else:
+        if kind == "solution":
             solution = in_form(text.strip(), "", form, STUB["code"].replace("    ", ""))
-            yield code(solution, "experiment", form, solution=True)
-    title, _, text = of.question.partition("\n")
-    yield markdown(f"## {n}. {title.removesuffix('.')} ({of.words} points)\n\n{text.strip()}")
-    answer = in_form(of.answer, "", form, STUB["markdown"])
-    yield markdown(answer, of.question_id, form, solution=True, points=of.words)
-    yield code("check.summary();", "summary", form)
+            yield cell("code", solution, "experiment", form, solution=True)
+        else:
+            yield cell(kind, text.strip())
+    heading, _, text = of.question.partition("\n")
+    yield cell("markdown", f"## {heading.removesuffix('.')}\n\n{text.strip()}")
+    answer = in_form(of.answer.strip(), "", form, STUB["markdown"])
+    yield cell("markdown", answer, of.question_id, form, solution=True, points=of.words)
+    yield cell("code", "check.summary();", "summary", form)
 
 
-def markdown(text, id=None, form="student", **marks):
+def cell(kind, text, id=None, form="student", **marks):
     from nbformat import v4
 
-    return v4.new_markdown_cell(text, metadata=metadata("markdown", id, form, **marks))
-
-
-def code(text, id, form, **marks):
-    from nbformat import v4
-
-    return v4.new_code_cell(text, metadata=metadata("code", id, form, **marks))
+    new_cell = v4.new_code_cell if kind == "code" else v4.new_markdown_cell
+    return new_cell(text, metadata=metadata(kind, id, form, **marks))
 
 
 def metadata(kind, id, form, solution=False, points=None):

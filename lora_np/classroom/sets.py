@@ -1,43 +1,29 @@
 """Read the sets of exercises from the folders in `exercises/`."""
 
 import inspect
+import re
 from functools import lru_cache
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import NamedTuple
 
+from . import exercises
 from .exercise import Exercise, read_exercise
-
-SETS = {  # folder in `exercises/` -> number of its lesson
-    "rank_and_svd": 2,
-    "gradients_by_hand": 3,
-    "forward": 5,
-    "backward": 6,
-    "lora_layer": 7,
-    "full_and_lora": 8,
-    "directions_of_an_update": 9,
-    "what_it_costs": 10,
-    "adapters_as_parts": 11,
-    "quantised_and_pruned": 12,
-    "variants": 13,
-    "since_gpt2": 14,
-    "your_own_llm": 15,
-    "rewards_and_preferences": 18,
-}
 
 
 class ExerciseSet(NamedTuple):
-    """A set of exercises, read from the modules of one folder in `exercises/`."""
+    """A set of exercises: the contents of a folder in `exercises/`, under the same names in lower case."""
 
     name: str  # such as "07_lora_layer"
     title: str
     text: str
-    needs: str
-    time: str
     exercises: tuple[Exercise, ...]
-    parts: tuple  # (kind, text) of ungraded cells before the question; kind: "markdown", "given" or "solution"
-    question: str  # for a written answer; its first line is its title
-    answer: str
     words: int  # points for the written answer
+    needs: str  # besides the lesson
+    time: str
+    question: str  # for a written answer; its first line is its heading
+    answer: str
+    parts: tuple = ()  # (kind, text) of ungraded cells before the question; kind: "markdown", "code" or "solution"
 
     @property
     def points(self):
@@ -52,21 +38,19 @@ class ExerciseSet(NamedTuple):
 @lru_cache(maxsize=1)
 def read_sets():
     """Read all sets; return a dict, name -> ExerciseSet, in the order of their lessons."""
-    sets = {}
-    for folder, number in SETS.items():
-        module = import_module(f"{__package__}.exercises.{folder}")
-        title, _, text = inspect.cleandoc(module.__doc__).partition("\n")
-        exercises = tuple(read_exercise(f"{module.__name__}.{name}") for name in module.EXERCISES)
-        sets[f"{number:02}_{folder}"] = ExerciseSet(
-            f"{number:02}_{folder}",
-            title.removesuffix("."),
-            text.strip(),
-            module.NEEDS,
-            module.TIME,
-            exercises,
-            getattr(module, "PARTS", ()),
-            module.QUESTION.strip(),
-            module.ANSWER.strip(),
-            module.POINTS,
-        )
-    return sets
+    return {of.name: of for of in sorted(map(read_set, modules_in(exercises)))}
+
+
+def modules_in(package):
+    return [import_module(module.name) for module in iter_modules(package.__path__, f"{package.__name__}.")]
+
+
+def read_set(package):
+    """Read a set from its package, whose docstring begins with the lesson's number and the set's title."""
+    heading, _, text = inspect.cleandoc(package.__doc__).partition("\n")
+    number, title = heading.removesuffix(".").split(". ", 1)
+    name = f"{number}_{package.__name__.rpartition('.')[2]}"
+    in_set = tuple(sorted(read_exercise(module) for module in modules_in(package) if hasattr(module, "FORMULA")))
+    words = int(re.search(r"\((\d+) points\)\.\n", package.QUESTION)[1])
+    contents = {field.lower(): value for field, value in vars(package).items() if field.isupper()}
+    return ExerciseSet(name, title, text.strip(), in_set, words, **contents)

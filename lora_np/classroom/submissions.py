@@ -25,7 +25,8 @@ from pathlib import Path
 
 from ..checked import shown
 from ..training import process_environment
-from .examine import Failed
+from .exercise import Failed
+from .notebooks import with_this_package
 from .runner import MOST_CHARACTERS, decode, encode
 
 STEP_SECONDS = 60  # time limit for a cell or a function call
@@ -102,11 +103,10 @@ class Process:
         self.sandbox, self._lines = sandbox, queue.Queue(maxsize=1)  # further answers wait in the pipe
         self._seccomp = without_processes() if sandbox else None
         command = sandboxed(self._seccomp.fileno()) if sandbox else [sys.executable, RUNNER]
-        paths = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
             list(map(str, command)),
             cwd=None if sandbox else folder,
-            env=process_environment() | {**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": paths},
+            env=process_environment() | with_this_package() | {"MPLBACKEND": "Agg"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -20,7 +20,8 @@ class Design(NamedTuple):
     statement: str  # what is compared, such as "LoRA − full fine-tuning: test accuracy"
     margin: float | None = 1.0  # the largest difference that does not matter to a user; None for a ratio
     unit: str = "points"
-    expected: str | tuple | None = None  # what the claim says; see `evidence.compare`
+    # What the claim says: "more", "less", "equal", or the bounds (low, high) of a ratio, either of which may be None.
+    expected: str | tuple | None = None
     scatter: float | None = None  # standard deviation over the seeds of a difference in a pilot
     pilot: str = ""  # the difference that was measured in the pilot
 
@@ -41,7 +42,7 @@ class Design(NamedTuple):
 
 
 def ratio(statement, expected=None):
-    """The Design of a ratio, which has no margin; `expected` contains bounds, see `evidence.compare`."""
+    """The Design of a ratio, which has no margin; `expected` contains bounds."""
     return Design(statement, None, "times", expected)
 
 
@@ -51,47 +52,28 @@ class Recipe:
 
     `recipes.recipe` completes it from the module: it sets `question`, `method`, and each field in FUNCTIONS for which
     the module defines a function of the same name.
-
-    Parameters
-    ----------
-    claim : str, a published claim with its source
-    design : Design, or a dict, base -> Design
-    caption : str, what the figure shows and what to look for
-    runs : function (seeds, quick, base) that returns a dict, name -> training run; replaces `keys`
-    measure : function (results, runs, seeds, quick) that returns a dict of tables, ready for JSON
-    conclude : function (outcome) that returns the values of the main comparison; a list of further comparisons, pairs
-        (Design, values), which do not affect the verdict; and the finding, a plain sentence with the main number.
-        `outcome` contains the tables. Values are numbers, one per seed; for scores on a test set, they are what
-        `accuracy` or `over_seeds` returns
-    draw : function (outcome) that returns the figure; or a dict, file name without suffix -> such a function
-    table, details : functions (outcome) that return the rows of a table, the header first, or None
-    keys : dict, base -> names of the methods, each of which is trained at its own learning rate with every seed
-    on : dict, base -> further arguments of `tuned_runs`
-    bases : the names of the bases; default: those of `keys`. The experiment is designed for the first
-    seeds : dict, base -> default number of seeds
-    columns : number of the table's columns that fit on a screen
-    limits : str, what the result does not show
-    question : str
-    method : list of str, paragraphs
     """
 
-    claim: str
-    design: Design | dict
-    caption: str
-    runs: Callable | None = None
-    measure: Callable = scores
+    claim: str  # a published claim with its source
+    design: Design | dict  # or a dict, base -> Design
+    caption: str  # what the figure shows and what to look for
+    runs: Callable | None = None  # (seeds, quick, base) -> dict, name -> training run; replaces `keys`
+    measure: Callable = scores  # (results, runs, seeds, quick) -> dict of tables, ready for JSON
+    # (outcome) -> the values of the main comparison; a list of further comparisons, pairs (Design, values), which do
+    # not affect the verdict; and the finding, a plain sentence with the main number. `outcome` contains the tables.
+    # Values are numbers, one per seed; for scores on a test set, they are what `accuracy` or `over_seeds` returns.
     conclude: Callable | None = None
-    draw: Callable | dict | None = None
-    table: Callable | None = None
-    details: Callable | None = None
-    keys: dict = field(default_factory=dict)
-    on: dict = field(default_factory=dict)
-    bases: tuple = ()
-    seeds: dict = field(default_factory=dict)
-    columns: int | None = None
-    limits: str = ""
+    draw: Callable | dict | None = None  # (outcome) -> figure; or a dict, file name without suffix -> such a function
+    table: Callable | None = None  # (outcome) -> the rows of a table, the header first
+    details: Callable | None = None  # the same for a second table
+    keys: dict = field(default_factory=dict)  # base -> methods, each trained at its own learning rate with every seed
+    on: dict = field(default_factory=dict)  # base -> further arguments of `tuned_runs`
+    bases: tuple = ()  # default: those of `keys`; the experiment is designed for the first
+    seeds: dict = field(default_factory=dict)  # base -> default number of seeds
+    columns: int | None = None  # number of the table's columns that fit on a screen
+    limits: str = ""  # what the result does not show
     question: str = ""
-    method: list = field(default_factory=list)
+    method: list = field(default_factory=list)  # paragraphs
 
     def finding(self, outcome):
         """The result as a plain sentence."""
@@ -118,8 +100,7 @@ def judge(outcome, design, values):
     """Judge values by their design; see `Recipe` for `values`, and `evidence.compare` for the result."""
     if not isinstance(values, dict):
         values = over_seeds(outcome, values, tested=False)
-    how = {name: getattr(design, name) for name in ("margin", "unit", "expected")}
-    return evidence.compare(design.statement, **values, **how)
+    return evidence.compare(design, **values)
 
 
 # ---------------------------------------------------------------- values to compare, as arguments of `evidence.compare`

@@ -76,18 +76,14 @@ def means(values, log=False):
     return mean, np.array([mean - low, high - mean])
 
 
-def mean_line(axes, x, values, colour, label, marker="o", style="-", log=False):
-    """Plot a line through the means of values (n, seeds), with intervals as bars; `log` as in `means`."""
-    mean, reach = means(values, log)
+def mean_line(axes, values, colour, label, marker="o", style="-", log=False):
+    """Plot a line through means, with intervals as bars; `values` is a dict, x -> one per seed; `log` as in `means`.
+
+    In an outcome that was read from JSON, each x is a str.
+    """
+    x, (mean, reach) = list(map(float, values)), means(values.values(), log)
     look = {"color": colour, "label": label, "capsize": 4, "linewidth": 1.8, "markersize": 7}
     axes.errorbar(x, mean, yerr=reach, fmt=marker + style, **look)
-
-
-def curve(axes, x, values, colour, label, style="-", log=False):
-    """Plot a line through the means of many values (n, seeds), with intervals as a band; `log` as in `means`."""
-    mean, (down, up) = means(values, log)
-    axes.plot(x, mean, style, color=colour, label=label, linewidth=2)
-    axes.fill_between(x, mean - down, mean + up, color=colour, alpha=0.18, linewidth=0)
 
 
 def band(axes, values, colour, label):
@@ -101,7 +97,7 @@ def band(axes, values, colour, label):
 def log_axis(axes, values, label):
     """Make the x axis logarithmic, with ticks only at these values."""
     axes.set_xscale("log", base=2)
-    axes.set_xticks(values, [f"{value:,g}" for value in values])
+    axes.set_xticks(list(values), [f"{value:,g}" for value in values])
     axes.set_xticks([], minor=True)
     axes.set_xlabel(label)
 
@@ -111,17 +107,15 @@ def plain_numbers(axis):
     axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
-def dots(axes, labels, values, colours, unit, log=False):
+def dots(axes, rows, unit, log=False):
     """Plot one row per method, the first at the top: a point for each seed, and the mean with its interval.
 
-    `labels` is a list of n strings, `values` has the shape (n, seeds), and `colours` is one colour or a list of n;
-    `log` as in `means`.
+    `rows` is a list of (label, values, colour), with one value per seed; `log` as in `means`.
     """
-    colours = [colours] * len(labels) if isinstance(colours, str) else colours
-    for row, (seeds, shade) in enumerate(zip(values, colours)):
+    for row, (_, seeds, shade) in enumerate(rows):
         (mean,), reach = means([seeds], log)
         axes.plot(seeds, [row] * len(seeds), "o", color=shade, alpha=0.3, markersize=5, markeredgewidth=0)
         axes.errorbar(mean, row, xerr=reach, fmt="D", color=shade, capsize=4, markersize=7, linewidth=1.8)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(unit)

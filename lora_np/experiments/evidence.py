@@ -88,20 +88,16 @@ def mean_ratio(values):
     return interval(values, log=True)[0]
 
 
-def compare(statement, values, margin=None, unit="points", snippets=None, complete=True, overlap=0.0, expected=None):
+def compare(design, values, snippets=None, complete=True, overlap=0.0):
     """Judge a comparison.
 
     Parameters
     ----------
-    statement : str, what is compared, such as "LoRA − full fine-tuning: test accuracy"
-    values : sequence of floats, one per seed or fold: differences, or ratios if the unit is "times"
-    margin : float, the largest difference that does not matter to a user; None for ratios
-    unit : str; "times" for ratios, whose mean is geometric
+    design : `design.Design`
+    values : sequence of floats, one per seed or fold: differences, or ratios, whose mean is geometric
     snippets : array (S, N) of the differences for each seed and snippet, if all seeds have the same test set
     complete : bool; False if the seeds share a test set, and the snippets are not known, so that nothing is decided
     overlap : float, the ratio p of the sizes of the test and the training set, if the values are of folds
-    expected : what a published claim says: "more", "less", "equal", or the bounds (low, high) of a ratio, either of
-        which may be None; None without a claim
 
     Returns
     -------
@@ -112,10 +108,11 @@ def compare(statement, values, margin=None, unit="points", snippets=None, comple
         KNOWN if a ratio's interval spans at most a factor of TIMES, and
         UNKNOWN otherwise, or with one seed.
         "detectable" is the difference that would have been found with a probability of POWER, or None; "claim" says
-        whether the result "agrees" with `expected` or "contradicts" it, or is None if neither can be said; "survives"
-        says whether the verdict is the same with the correction for overlap, or is None without overlap
+        whether the result "agrees" with the expected one or "contradicts" it, or is None if neither can be said;
+        "survives" says whether the verdict is the same with the correction for overlap, or is None without overlap
     """
-    values, ratio = [float(value) for value in values], unit == "times"
+    statement, margin, unit, expected, *_ = design
+    values, ratio = [float(value) for value in values], margin is None
     found = estimate(np.log(values) if ratio else values) if snippets is None else crossed(snippets)
     low, high = found.interval()
     part = {"statement": statement, "unit": unit, "margin": margin, "values": values, "mean": found.mean}
@@ -124,19 +121,19 @@ def compare(statement, values, margin=None, unit="points", snippets=None, comple
         part |= {name: None if part[name] is None else float(np.exp(part[name])) for name in ("mean", "low", "high")}
     if len(values) == 1 or not complete:
         return part
-    part["verdict"], part["claim"] = judge(found, margin, ratio), against(expected, found, margin, ratio)
+    part["verdict"], part["claim"] = judge(found, margin), against(expected, found, margin)
     if not ratio:
         part["detectable"] = detectable(found.error, found.freedom)
     if overlap:
         wider = found._replace(error=found.error * np.sqrt(1 + len(values) * overlap))
-        part["survives"] = judge(wider, margin, ratio) == part["verdict"]
+        part["survives"] = judge(wider, margin) == part["verdict"]
     return part
 
 
-def judge(found, margin, ratio):
-    """The verdict on an Estimate; for a ratio, the Estimate is of its logarithm."""
+def judge(found, margin):
+    """The verdict on an Estimate; for a ratio, the Estimate is of its logarithm, and `margin` is None."""
     low, high = found.interval()
-    if ratio:
+    if margin is None:
         return KNOWN if high - low <= np.log(TIMES) else UNKNOWN
     different = low > 0 or high < 0
     verdicts = {(True, True): BOTH, (True, False): DIFFERENT, (False, True): EQUIVALENT}
@@ -146,24 +143,23 @@ def judge(found, margin, ratio):
 def is_equal(found, margin):
     """Whether an Estimate's 90 % interval is within ±margin."""
     low, high = found.interval(2 * LEVEL - 1)
-    return margin is not None and -margin < low and high < margin
+    return -margin < low and high < margin
 
 
-def against(expected, found, margin, ratio):
+def against(expected, found, margin):
     """Whether an Estimate "agrees" with the `expected` result or "contradicts" it; None if it does neither."""
     low, high = found.interval()
     if expected is None:
         return None
     if expected == "equal":
-        agrees = is_equal(found, margin)
-        contradicts = not agrees and (low > 0 or high < 0)
-    elif ratio:
+        agrees, contradicts = is_equal(found, margin), low > 0 or high < 0
+    elif margin is None:
         least, most = (None if bound is None else np.log(bound) for bound in expected)
         agrees = (least is None or low >= least) and (most is None or high <= most)
         contradicts = (least is not None and high < least) or (most is not None and low > most)
     else:
         agrees, contradicts = (low > 0, high < 0) if expected == "more" else (high < 0, low > 0)
-        contradicts = contradicts or is_equal(found, margin) and not agrees  # no difference that matters
+        contradicts = contradicts or is_equal(found, margin)  # no difference that matters
     return "agrees" if agrees else "contradicts" if contradicts else None
 
 

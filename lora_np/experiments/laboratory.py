@@ -105,11 +105,9 @@ def experiment(name, seeds=None, quick=False, out="figures", store=STORE, worker
 
 def run_names(runs):
     """The names of the runs that are a method's, such as "LoRA q,v r=8, seed 0", as a dict: `run_key` -> str."""
-    names, several = {}, len({run.seed for run in runs.values()}) > 1
-    for key, run in runs.items():
-        if len(key) == 2 and key[0] in METHODS:
-            names.setdefault(run_key(run), METHODS[key[0]].label + f", seed {run.seed}" * several)
-    return names
+    several = len({run.seed for run in runs.values()}) > 1
+    methods = {run_key(run): (key[0], run.seed) for key, run in runs.items() if len(key) == 2 and key[0] in METHODS}
+    return {key: METHODS[method].label + f", seed {seed}" * several for key, (method, seed) in methods.items()}
 
 
 def summary(of, outcome):

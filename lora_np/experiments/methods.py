@@ -97,30 +97,29 @@ def learning_rate(key, passes=1, base="pretrained", examples=None):
     return tuned(rate_name(key, passes, base, examples))
 
 
-def run_at(rate, key, seed, base="pretrained", **more):
-    """A run of a method at a given learning rate."""
-    return ClassifyRun(METHODS[key].adapter, seed, rate, **ON_BASE[base] | more)
+def run_at(rate, key, seed, base="pretrained", quick=False, **more):
+    """A run of a method at a given learning rate; `more` contains fields of ClassifyRun, and `quick` shortens it."""
+    more = ON_BASE[base] | more
+    if quick:
+        more |= QUICK | QUICK_ON[base]
+        if more.get("examples"):
+            more["examples"] = min(more["examples"], more["limit"])
+    return ClassifyRun(METHODS[key].adapter, seed, rate, **more)
 
 
 def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", tuned_on=None, **more):
     """Runs of several methods, each at its learning rate for the base, the epochs and the number of snippets.
 
-    `more` contains fields of ClassifyRun, and `quick` shortens the runs. `tuned_on` is the number of snippets on which
-    the learning rates were tuned, if it differs from the number in `more`. The trained arrays are stored unless `more`
-    sets `keep` to False. Returns a dict, (method, seed) -> run.
+    `quick` and `more` are as in `run_at`. `tuned_on` is the number of snippets on which the learning rates were tuned,
+    if it differs from the number in `more`. The trained arrays are stored unless `more` sets `keep` to False. Returns a
+    dict, (method, seed) -> run.
     """
     rates = {key: learning_rate(key, passes, base, tuned_on or more.get("examples")) for key in keys}
-    more = {"epochs": passes, "keep": True} | (shortened(more, base) if quick else more)
-    return {(key, seed): run_at(rates[key], key, seed, base, **more) for key in keys for seed in seeds}
+    more = {"epochs": passes, "keep": True} | more
+    return {(key, seed): run_at(rates[key], key, seed, base, quick, **more) for key in keys for seed in seeds}
 
 
-def shortened(more, base="pretrained"):
-    """Return the fields in `more`, adjusted for a shortened ClassifyRun."""
-    short = more | QUICK | QUICK_ON[base]
-    few = {"examples": min(short["examples"], short["limit"])} if short.get("examples") else {}
-    return short | few
-
-
-def ranks_of(rows, placement):
-    """Extract the ranks of a placement from the method names in `rows`: for "qv", 1 and 8 from "qv_r1" and "qv_r8"."""
-    return [int(key.removeprefix(f"{placement}_r")) for key in rows if key.startswith(f"{placement}_r")]
+def by_rank(table, placement):
+    """The entries of a table for LoRA on one placement: for "qv", those of "qv_r1" and "qv_r8" under 1 and 8."""
+    start = f"{placement}_r"
+    return {int(key.removeprefix(start)): of_key for key, of_key in table.items() if key.startswith(start)}

@@ -56,7 +56,8 @@ def pretrain(out, epochs=4, seed=0, threads=2, max_reviews=None, force=False):
     if max_reviews is not None:
         whole_number("max_reviews", max_reviews)
     out = Path(out)
-    check_start([out], seed, force, CARRY)
+    seed_number("seed", seed)
+    check_target(out, "out", carry=CARRY, force=force)
     reviews = load_reviews("imdb")
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
     tokens = token_stream(encode(tokenizer, reviews.train.texts[:max_reviews]))
@@ -112,20 +113,15 @@ def windows(tokens, batch_size, rng=None):
     return list(language_batches(tokens, batch_size, MODEL.n_positions, rng))
 
 
-def check_start(folders, seed, force, carry=()):
-    """Raise ValueError for a folder that `check_target` rejects."""
-    seed_number("seed", seed)
-    for folder in folders:
-        check_target(folder, "out", carry=carry, force=force)
-
-
 def train_shipped(folder, seed=0, force=False):
     """Fine-tune an adapter for each of two dialects, and write each to a subfolder of `folder`, in float16.
 
     The folder is created if necessary; with `force`, it may be the folder of the package's own adapters. Returns a
     dict, name -> the adapter's description in its task.json.
     """
-    check_start([Path(folder) / name for name in SOURCES], seed, force)
+    seed_number("seed", seed)
+    for name in SOURCES:
+        check_target(Path(folder) / name, "out", force=force)
     base, config, _, tokenizer, *_ = load_base()
     notes = {}
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import platform
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -36,7 +36,6 @@ MORE_CODE = {  # a run's own module -> what its runs use besides CODE
     "experiments/runs/rewards": ["experiments/runs/dialect"],
     "experiments/runs/preferences": ["experiments/runs/dialect", "experiments/runs/rewards", "tasks/preferences"],
 }
-UNUSABLE = (FileNotFoundError, ValueError, KeyError, TypeError)  # raised if a file is missing or damaged
 
 
 class DivergedError(ValueError):
@@ -64,18 +63,6 @@ class Results:
     def file_bytes(self, run):
         """The size in bytes of the file with the trained arrays."""
         return entry_path(self._store, run, ".safetensors").stat().st_size
-
-    def measured(self, function, run, *more):
-        """Return function(results, run, *more), and cache the result as a JSON file in the store.
-
-        Later calls return the cached result. The cache key includes a digest of the function's module.
-        """
-        of = function.__qualname__, more, made_with(run.__module__, function.__module__, "lora_np.analysis")
-        path = entry_path(self._store, run, f"-{short_digest(json.dumps(of, sort_keys=True))}.json")
-        with suppress(*UNUSABLE):
-            return read_json(path)["measured"]
-        write_json(path, {"measured": function(self, run, *more)})
-        return read_json(path)["measured"]
 
     def validation_loss(self, run):
         """The validation loss in nats; None if the run diverged."""
@@ -174,7 +161,7 @@ def kept_numbers(store, run):
         numbers, names = entry["numbers"], entry["arrays"]
         wanted = getattr(run, "keep", False) and "diverged" not in numbers
         complete = not wanted or names and sorted(read_names(entry_path(store, run, ".safetensors"))[0]) == names
-    except UNUSABLE:
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # it is missing or damaged
         return None
     return numbers if complete else None
 
@@ -182,8 +169,8 @@ def kept_numbers(store, run):
 def of_other_code(store, runs):
     """Count runs that are stored only for other versions of the code, NumPy or Python; their results are never used."""
     keys = [short_digest(run_key(run)) for run in runs if not entry_path(store, run).exists()]
-    stored = {path.name.partition("-")[0] for path in Path(store).glob("*.json") if path.name.count("-") == 1}
-    return sum(key in stored for key in keys)  # the file name of a cached measurement has two hyphens
+    stored = {path.name.partition("-")[0] for path in Path(store).glob("*.json")}
+    return sum(key in stored for key in keys)
 
 
 # ---------------------------------------------------------------- carrying out

@@ -6,7 +6,7 @@ from .evidence import interval, minus
 from .methods import label
 
 
-def by_method(results, grid, field, factor=None):
+def by_method(results, grid, field):
     """Collect one value from each run of a grid into a dict, method -> list of values, one per seed.
 
     Parameters
@@ -15,15 +15,13 @@ def by_method(results, grid, field, factor=None):
     grid : dict, (method, seed) -> run; with longer keys, such as (method, rank, seed), the result is nested,
         method -> rank -> list. All keys become strings, as in JSON
     field : str, a key of each run's numbers; or a function of a run
-    factor : float by which the values are multiplied, such as 100 for per cent, or None
     """
     table = {}
     for (*names, last, _), run in grid.items():
         rows = table
         for name in names:
             rows = rows.setdefault(str(name), {})
-        number = field(run) if callable(field) else results[run][field]
-        rows.setdefault(str(last), []).append(number if factor is None else factor * number)
+        rows.setdefault(str(last), []).append(field(run) if callable(field) else results[run][field])
     return table
 
 
@@ -35,11 +33,12 @@ def gathered(rows):
 
 
 def at_best_rate(of_rates):
-    """For each seed, the numbers of the run with the lowest validation loss.
+    """The numbers of each seed's run with the lowest validation loss, as a dict of lists.
 
     `of_rates` is a dict, learning rate -> list of the numbers of runs, one per seed.
     """
-    return [min(of_seed, key=lambda numbers: numbers["validation_loss"]) for of_seed in zip(*of_rates.values())]
+    of_seeds = zip(*of_rates.values())
+    return gathered([min(of_seed, key=lambda numbers: numbers["validation_loss"]) for of_seed in of_seeds])
 
 
 def at_level(path, field, along, level):
@@ -59,11 +58,14 @@ def at_level(path, field, along, level):
 
 def scores(results, runs, seeds, quick):
     """Collect the results of a grid of runs, quantity -> {method: values}; `score_table` formats some of them."""
-    fields = {"loss": ("test_loss",), "right": ("test_right",), "accuracy": ("test_accuracy", 100)}
-    tables = {name: by_method(results, runs, *field) for name, field in fields.items()}
     firsts = {key: run for (key, seed), run in runs.items() if seed == seeds[0]}
-    rates = {key: run.learning_rate for key, run in firsts.items()}
-    return tables | {"trainable": {key: results[run]["trainable"] for key, run in firsts.items()}, "rates": rates}
+    return {
+        "loss": by_method(results, runs, "test_loss"),
+        "right": by_method(results, runs, "test_right"),
+        "accuracy": by_method(results, runs, lambda run: 100 * results[run]["test_accuracy"]),
+        "trainable": {key: results[run]["trainable"] for key, run in firsts.items()},
+        "rates": {key: run.learning_rate for key, run in firsts.items()},
+    }
 
 
 def means_of(table):

@@ -77,7 +77,7 @@ def runs_to_tune(name, rate):
     """The runs that evaluate a learning rate; `name` is a key in settings.json, such as "minilm, full"."""
     *first, last = name.split(", ")
     if first and first[0] in dialect.DOMAINS:
-        return [dialect.run_of("pretrained", *first, last, TUNE_SEED, rate, test=False)]
+        return [dialect.run_of(*first, last, TUNE_SEED, rate, test=False)]
     base = first.pop(0) if first and first[0] in BASES else "pretrained"
     key, *size = *first, last
     number, unit = size[0].split() if size else (1, "passes")

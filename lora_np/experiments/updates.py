@@ -1,9 +1,9 @@
-"""Measure a run's updates ΔW; see `store.Results.measured` for how the results are cached."""
+"""Measure a run's updates ΔW."""
 
 import numpy as np
 
 from ..adapters import adapter_deltas, linear_layers, merge
-from ..analysis import amplification, linear_updates, max_similarities, spectrum, truncated_updates
+from ..analysis import Amplification, amplification, linear_updates, max_similarities, spectrum, truncated_updates
 from ..training import attach, blas_threads, shard_threads, worthwhile_threads
 from .runs.classify import score, starting_point
 
@@ -82,9 +82,9 @@ def similarities(results, run, k):
 
 
 def mean_amplification(results, run):
-    """The six fields of `Amplification` for a run's ΔW_q, averaged over the blocks."""
+    """A dict with the six fields of `Amplification` for a run's ΔW_q, averaged over the blocks."""
     params = starting_point(run)[0]
     deltas = updates_of(results, run, np.float64)  # in float32, rounding would increase the rank of ΔW
     of_q, r = [name for name in deltas if "q_proj" in name], run.adapter.r
     of_blocks = [amplification(params[name], deltas[name], r, np.random.default_rng(run.seed)) for name in of_q]
-    return np.mean(of_blocks, axis=0).tolist()
+    return dict(zip(Amplification._fields, np.mean(of_blocks, axis=0).tolist()))

@@ -1,3 +1,3 @@
 """The graded exercises: one folder per set, one file per exercise."""
 
-__all__ = []  # `classroom/sets.py` imports the folders by name
+__all__ = []  # `classroom/sets.py` imports all folders

@@ -8,7 +8,6 @@ enough. On SmolLM2, both ranks have the same learning rate, and training uses 2,
 
 import numpy as np
 
-from ...analysis import Amplification
 from ..design import Recipe, ratio
 from ..drawing import COLOURS, OTHERS, dots, panels, plain_numbers
 from ..evidence import mean_ratio
@@ -21,10 +20,7 @@ TO_OWN = "‖W‖ in ΔW's directions / ‖W‖ in W's leading directions"
 
 
 def measure(results, runs, seeds, quick):
-    def fields(run):
-        return dict(zip(Amplification._fields, results.measured(mean_amplification, run)))
-
-    of_keys = by_method(results, runs, fields)
+    of_keys = by_method(results, runs, lambda run: mean_amplification(results, run))
     measured = {key.removeprefix("qv_r"): gathered(of_seeds) for key, of_seeds in of_keys.items()}
     for of_r in measured.values():
         for name, of in (("factor", "update"), ("chance_factor", "random")):
@@ -60,7 +56,7 @@ def draw(outcome):
     for axes, marks, unit in ((left, norms, "‖Uᵀ W V‖ in Frobenius norm"), (right, factors, "‖ΔW‖ / ‖Uᵀ W V‖")):
         of_ranks = outcome["measured"].items()
         rows = [(f"{mark}, r={r}", of_r[name], shade) for r, of_r in of_ranks for mark, name, shade in marks]
-        dots(axes, *zip(*rows), unit, log=True)
+        dots(axes, rows, unit, log=True)
     left.set_title("how much of W_q is in these directions")
     right.set_title("how many times larger ΔW_q is there")
     right.axvline(1, color="black", linewidth=1)

@@ -62,27 +62,24 @@ def conclude(outcome):
 
 
 def rows_of(outcome):
-    """For each weight format, and for the merged adapters: a label and the accuracies."""
+    """For each weight format, and for the merged adapters: a label, the accuracies and a colour."""
     rows = []
     for weights, size in outcome["linear_bytes"].items():
         name = weights.replace("nf4", "NF4")
-        rows.append((f"{name} ({size / 1e6:.3g} MB)", outcome["accuracy"][weights]))
+        rows.append((f"{name} ({size / 1e6:.3g} MB)", outcome["accuracy"][weights], COLOURS["lora_all"]))
         if weights == "nf4":
-            rows.append(("merged into NF4", outcome["merged"]["accuracy"]))
+            rows.append(("merged into NF4", outcome["merged"]["accuracy"], OTHERS[3]))
     return rows
 
 
 def table(outcome):
-    """The accuracies as the rows of a table, the header first."""
-    rows = [[text, cell(values)] for text, values in rows_of(outcome)]
+    rows = [[text, cell(values)] for text, values, _ in rows_of(outcome)]
     return [["base (size of its linear layers)", "test accuracy, % [95 % interval]"], *rows]
 
 
 def draw(outcome):
     figure, axes = panels(outcome, "LoRA on compressed bases\n", 9, 4.6)
-    labels, values = zip(*rows_of(outcome))
-    colours = [OTHERS[3] if text.startswith("merged") else COLOURS["lora_all"] for text in labels]
-    dots(axes, labels, values, colours, "test accuracy in %")
+    dots(axes, rows_of(outcome), "test accuracy in %")
     dense = np.mean(outcome["accuracy"]["dense"])
     axes.axvline(dense, color=COLOURS["lora_all"], linestyle="--", label="LoRA on the dense base")
     legend_below(figure, axes, 1)

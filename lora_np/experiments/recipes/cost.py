@@ -53,8 +53,8 @@ def costs_on_batch(seed, quick):
     costs = {}
     for name, cost in step_costs(starts, batch, rounds=3 if quick else 15).items():
         peak = cost["kept_bytes"] + peak_of_step(starts[name], batch)
-        costs[name] = {"flops": cost["flops"], "bytes": cost["bytes"], "peak": peak}
-        costs[name] |= {"step": cost["seconds"], "passes": cost["pass_seconds"]}
+        times = {"step": cost["seconds"], "passes": cost["pass_seconds"]}
+        costs[name] = {"flops": cost["flops"], "bytes": cost["bytes"], "peak": peak, **times}
     return costs
 
 
@@ -96,11 +96,11 @@ def draw(outcome):
     ranks = [int(name.removeprefix("all r=")) for name in measured if name.startswith("all")]
     for axes, (quantity, lines) in zip((left, right), LINES.items()):
         for what, text, style, marker in lines:
-            values = [measured[f"all r={r}"][f"{what}_ratio"] for r in ranks]
-            mean_line(axes, ranks, values, COLOURS["lora_all"], f"all linear: {text}", marker, style, log=True)
+            values = {r: measured[f"all r={r}"][f"{what}_ratio"] for r in ranks}
+            mean_line(axes, values, COLOURS["lora_all"], f"all linear: {text}", marker, style, log=True)
         what, text, *_ = lines[0]
         name, label, marker, colour = MARK
-        mean_line(axes, [8], [measured[name][f"{what}_ratio"]], colour, f"{label}: {text}", marker, "", log=True)
+        mean_line(axes, {8: measured[name][f"{what}_ratio"]}, colour, f"{label}: {text}", marker, "", log=True)
         axes.axhline(1, color=COLOURS["full"], linestyle="--", label="full fine-tuning")
         log_axis(axes, ranks, "rank r")
         axes.set_ylim(bottom=0)

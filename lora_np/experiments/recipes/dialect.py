@@ -19,14 +19,13 @@ from ...tasks.writing import write_text_from
 from ...training import blas_threads, language_loss, worthwhile_threads
 from ..design import Design, Recipe
 from ..drawing import COLOURS, legend_below, plain_numbers
-from ..methods import rate_name, tuned
+from ..methods import tuned
 from ..runs import load_base
 from ..runs.dialect import LENGTH, DialectRun, licences_digest, load_domain
 from ..tables import by_method, gathered
 
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 EPOCHS = {"critics": 1, "licences": 3}
-SMOLLM2 = {"base": "smollm2", "batch_size": 4, "evaluations": 3, "train_tokens": 32768, "limit": 12288}
 SERIES = {  # name -> label, method, factor of the chosen rate, colour and marker; the longest runs first
     "full": ("full fine-tuning", "full", 1.0, COLOURS["full"], "s"),
     "full_half": ("full fine-tuning, half the rate", "full", 0.5, COLOURS["full"], "X"),
@@ -44,15 +43,14 @@ def runs(seeds, quick, base="pretrained"):
     grid, more = {}, QUICK if quick else {}
     for seed, domain, name in product(seeds, DOMAINS, SERIES):
         _, method, factor, *_ = SERIES[name]
-        rate = factor * tuned(rate_name(f"{domain}, {method}"))
-        grid[domain, name, seed] = run_of(base, domain, method, seed, rate, **more)
+        rate = factor * tuned(f"{domain}, {method}")
+        grid[domain, name, seed] = run_of(domain, method, seed, rate, **more)
     return grid
 
 
-def run_of(base, domain, method, seed, rate, **more):
+def run_of(domain, method, seed, rate, **more):
     """A DialectRun with its domain's number of epochs and, for licences, a digest of this machine's licence texts."""
     corpus = licences_digest() if domain == "licences" else ""
-    more = (SMOLLM2 if base == "smollm2" else {}) | more
     return DialectRun(domain, method, seed, rate, EPOCHS[domain], corpus, **more)
 
 
@@ -102,7 +100,6 @@ def perplexity(losses):
 
 
 def table(outcome):
-    """The perplexities as the rows of a table, the header first."""
     base, losses = outcome["base_losses"], outcome["losses"]
     rows = {"base; adapter removed again": [{"new": base[d], "old": base["reviews"]} for d in DOMAINS]}
     rows |= {SERIES[name][0]: [losses[d][name] for d in DOMAINS] for name in losses["critics"]}
@@ -125,7 +122,6 @@ def samples():
 
 
 def details(outcome):
-    """The samples as the rows of a table, the header first."""
     prompts, texts = outcome["samples"].values()
     rows = [["adapter", "a continuation of each prompt, with the same random numbers; not cherry-picked"]]
     for name, of_name in texts.items():

@@ -25,6 +25,7 @@ LABELS = {
     "lora_r16": ("LoRA r=16, all linear layers", COLOURS["lora_all"], "o"),
     "lora_r16_qv": ("LoRA r=16, q and v", COLOURS["lora_qv"], "v"),
 }
+ON_SMOLLM2 = {"base": "smollm2", "batch_size": 4, "evaluations": 3, "train_tokens": 32768, "limit": 12288}
 FIELDS = {
     "new": "loss on critics' snippets (new), nats per token",
     "old": "loss on reviews (old), nats per token",
@@ -34,9 +35,9 @@ FIELDS = {
 
 def runs(seeds, quick, base="smollm2"):
     """A dict, (method, rate, seed) -> run."""
-    more = dialect.QUICK if quick else {}
+    more = ON_SMOLLM2 | (dialect.QUICK if quick else {})
     return {
-        (method, rate, seed): dialect.run_of(base, "critics", method, seed, rate, **more)
+        (method, rate, seed): dialect.run_of("critics", method, seed, rate, **more)
         for method, rates in RATES.items()
         for rate in (rates[::2] if quick else rates)
         for seed in seeds

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..design import Design, Recipe
 from ..drawing import STYLES, band, colour, log_axis, mean_line, panels, plain_numbers
-from ..methods import label, ranks_of
+from ..methods import by_rank, label
 from ..tables import by_method, means_of
 from ..updates import similarities
 from . import truncation
@@ -19,17 +19,17 @@ MARGIN, UNIT = 0.1, "intruders per matrix"
 
 
 def measure(results, runs, seeds, quick):
-    similarity = by_method(results, runs, lambda run: results.measured(similarities, run, K))  # (seeds, matrices, K)
-    counts = {}
-    for epsilon in EPSILONS:
-        of = {key: [intruders_a_matrix(rows, epsilon) for rows in of_key] for key, of_key in similarity.items()}
-        counts[f"{epsilon:g}"] = of
+    similarity = by_method(results, runs, lambda run: similarities(results, run, K))  # (seeds, matrices, K)
+    counts = {
+        f"{epsilon:g}": {key: [intruders_a_matrix(rows, epsilon) for rows in of] for key, of in similarity.items()}
+        for epsilon in EPSILONS
+    }
     return {"counts": counts, "similarity": similarity}
 
 
 def conclude(outcome):
     of = outcome["counts"][f"{EPSILON:g}"]
-    *_, most = ranks_of(of, "all")
+    *_, most = by_rank(of, "all")
     mean, highest = means_of(of), f"all_r{most}"
     falls = Design(f"LoRA r = {most} − LoRA r = 1: intruders", MARGIN, UNIT, "less")
     none = Design("full fine-tuning: intruders", MARGIN, UNIT, "equal")
@@ -49,10 +49,10 @@ def intruders_a_matrix(similarities, epsilon):
 def draw(outcome):
     figure, (left, right) = panels(outcome, "Directions that the base does not have", 13, 5.2, 2)
     of = outcome["counts"][f"{EPSILON:g}"]
-    ranks = ranks_of(of, "all")
-    mean_line(left, ranks, [of[f"all_r{r}"] for r in ranks], colour("all_r1"), "LoRA on all linear layers", "D")
+    of_ranks = by_rank(of, "all")
+    mean_line(left, of_ranks, colour("all_r1"), "LoRA on all linear layers", "D")
     band(left, of["full"], colour("full"), "full fine-tuning")
-    log_axis(left, ranks, "rank r, all linear layers")
+    log_axis(left, of_ranks, "rank r, all linear layers")
     left.set(ylabel="intruders among 10 directions per matrix", title="intruders by rank")
     left.legend()
     for (key, values), style in zip(outcome["similarity"].items(), STYLES):

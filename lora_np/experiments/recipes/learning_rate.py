@@ -11,7 +11,7 @@ import numpy as np
 from ..design import Recipe, over_seeds, ratio
 from ..drawing import colour, legend_below, mean_line, panels
 from ..evidence import mean_ratio
-from ..methods import SOME, TUNE_SEED, label, run_at, shortened
+from ..methods import SOME, TUNE_SEED, label, run_at
 from ..tables import by_method
 
 TRIED = {  # base -> method -> learning rates
@@ -23,10 +23,8 @@ FIRST_SEED = {"minilm": 0, "smollm2": TUNE_SEED}
 
 def runs(seeds, quick, base="minilm"):
     """A dict, (method, rate, seed) -> run."""
-    more = SOME | {"test": False}
-    more = shortened(more, base) if quick else more
     return {
-        (key, rate, seed): run_at(rate, key, FIRST_SEED[base] + seed, base, **more)
+        (key, rate, seed): run_at(rate, key, FIRST_SEED[base] + seed, base, quick, test=False, **SOME)
         for key, rates in TRIED[base].items()
         for rate in (rates[:: len(rates) // 2] if quick else rates)
         for seed in seeds
@@ -74,8 +72,8 @@ def draw(outcome):
     figure, axes = panels(outcome, "Where is the best learning rate?\n", 9, 5.6)
     for key, of_rate in outcome["losses"].items():
         shade, marker = colour(key), "s" if key == "full" else "o"
-        rates = {float(rate): losses for rate, losses in of_rate.items() if None not in losses}
-        mean_line(axes, list(rates), list(rates.values()), shade, label(key), marker)
+        finite = {rate: losses for rate, losses in of_rate.items() if None not in losses}
+        mean_line(axes, finite, shade, label(key), marker)
         axes.axvline(mean_ratio(outcome["best"][key]), color=shade, linestyle=":", linewidth=1.5)
     axes.set(xscale="log", xlabel="peak learning rate (dotted: the best, geometric mean over seeds)")
     axes.set_ylabel("validation loss in nats per snippet")

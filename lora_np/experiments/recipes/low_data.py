@@ -8,22 +8,17 @@ SmolLM2, LoRA adapts only q and v, the learning rates were chosen on 2,000 snipp
 end.
 """
 
-import numpy as np
-
 from ..design import FOLDS, Design, Recipe, accuracy
 from ..drawing import colour, log_axis, mean_line, panels
 from ..methods import FEW, label, tuned_runs
 from ..tables import by_method, cell, means_of
 
-FIELDS = {
-    "minilm": {n: FEW[n] for n in (10, 100, 1000)},
-    "smollm2": {
-        n: {"examples": n, "epochs": epochs, "evaluations": 1, "tuned_on": 2000}
-        for n, epochs in ((10, 20), (100, 6), (1000, 2))
-    },
+EPOCHS = {10: 20, 100: 6, 1000: 2}  # on SmolLM2
+FIELDS = {  # number of training snippets -> fields of the runs; all snippets come first, because they take longest
+    "minilm": {6587: {}, **{n: FEW[n] for n in EPOCHS}},
+    "smollm2": {6528: {}, **{n: {"examples": n, "epochs": EPOCHS[n], "evaluations": 1} for n in EPOCHS}},
 }
 LORA = {"minilm": "all_r8", "smollm2": "qv_r8"}
-ALL = {"minilm": 6587, "smollm2": 6528}
 MANY = 1000  # from this number of snippets on, one seed for each fold is enough
 LABELS = {"all_r8": "LoRA on all linear layers, r=8", "qv_r8": "LoRA on q and v, r=8", "full": "full fine-tuning"}
 LABELS |= {"head": "head only"}
@@ -33,16 +28,16 @@ def runs(seeds, quick, base="minilm"):
     """A dict, (method, number of snippets, seed) -> run."""
     keys, grid = (LORA[base], "full", "head"), {}
     more = {"tuned_on": 2000} if base == "smollm2" else {}
-    for n, fields in {ALL[base]: more, **FIELDS[base]}.items():
+    for n, fields in FIELDS[base].items():
         of_n = seeds[:FOLDS] if n >= MANY else seeds
-        of_size = tuned_runs(keys, of_n, quick, base=base, keep=False, **fields)
+        of_size = tuned_runs(keys, of_n, quick, base=base, keep=False, **fields, **more)
         grid |= {(key, n, seed): run for (key, seed), run in of_size.items()}
     return grid
 
 
 def measure(results, runs, seeds, quick):
-    accuracies, right = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_right")
-    return {"accuracy": accuracies, "right": right}
+    accuracies = by_method(results, runs, lambda run: 100 * results[run]["test_accuracy"])
+    return {"accuracy": accuracies, "right": by_method(results, runs, "test_right")}
 
 
 def of_size(outcome, n):
@@ -60,7 +55,7 @@ def conclude(outcome):
             if (n, second) != ("100", "full"):  # the main comparison
                 design = Design(f"{int(n):,} snippets, LoRA − {label(second)}: test accuracy")
                 others.append((design, accuracy(of_size(outcome, n), lora, second)))
-    few, all_ = (means_of(of_size(outcome, n)["accuracy"]) for n in (100, ALL[base]))
+    few, all_ = (means_of(of_size(outcome, n)["accuracy"]) for n in (100, max(FIELDS[base])))
     finding = (
         f"With 100 snippets, LoRA reaches {few[lora]:.1f} %, full fine-tuning {few['full']:.1f} % and the head alone "
         f"{few['head']:.1f} %; with all snippets, {all_[lora]:.1f} %, {all_['full']:.1f} % and {all_['head']:.1f} %."
@@ -69,10 +64,9 @@ def conclude(outcome):
 
 
 def table(outcome):
-    """The accuracies by the number of training snippets as the rows of a table, the header first."""
     accuracy = outcome["accuracy"]
     rows = [["training snippets", *(f"{LABELS[key]}: accuracy, %" for key in accuracy)]]
-    for n in (*FIELDS[outcome["base"]], ALL[outcome["base"]]):
+    for n in sorted(FIELDS[outcome["base"]]):
         rows.append([f"{n:,}", *(cell(of_key[str(n)]) for of_key in accuracy.values())])
     return rows
 
@@ -82,8 +76,7 @@ def draw(outcome):
     sizes = sorted(map(int, outcome["accuracy"]["full"]))
     shifts = 0.94, 1.0, 1.06  # so that bars do not overlap
     for shift, marker, (key, of_size) in zip(shifts, "osv", outcome["accuracy"].items()):
-        x, values = shift * np.array(sizes), [of_size[str(n)] for n in sizes]
-        mean_line(axes, x, values, colour(key), LABELS[key], marker)
+        mean_line(axes, {shift * n: of_size[str(n)] for n in sizes}, colour(key), LABELS[key], marker)
     axes.axhline(50, color="black", linestyle=":")
     axes.annotate("chance", (1000, 50), xytext=(0, 4), textcoords="offset points")
     log_axis(axes, sizes, "training snippets")

@@ -14,16 +14,20 @@ from ..methods import SOME, label
 from ..tables import means_of, score_table
 from .rank_sweep import PILOT
 
-FAMILIES = {"one": ("q_", "k_", "v_", "o_"), "several": ("qv_", "qkvo_"), "mlp": ("mlp_", "gated_mlp")}
+FAMILIES = {  # how the names of methods that adapt one attention matrix, several, or the MLP begin -> colour
+    ("q_", "k_", "v_", "o_"): OTHERS[1],
+    ("qv_", "qkvo_"): COLOURS["lora_qv"],
+    ("mlp_", "gated_mlp"): OTHERS[0],
+}
 
 
-def of_family(outcome, family):
-    """The keys of the methods that adapt one attention matrix, several of them, or the MLP."""
-    return [key for key in outcome["accuracy"] if key.startswith(FAMILIES[family])]
+def families(outcome):
+    """The keys of each family's methods, as a list of lists."""
+    return [[key for key in outcome["accuracy"] if key.startswith(starts)] for starts in FAMILIES]
 
 
 def conclude(outcome):
-    (q, *ones), (qv, qkvo), mlps = (of_family(outcome, family) for family in FAMILIES)
+    (q, *ones), (qv, qkvo), mlps = families(outcome)
     pairs = [(qv, one) for one in ones] + [(qkvo, qv), *((mlp, qv) for mlp in mlps)]
     mean = {key: value for key, value in means_of(outcome["accuracy"]).items() if key != "full"}
     shown = [f"{label(key)} {mean[key]:.1f} %" for key in (qv, q, max(mean, key=mean.get), min(mean, key=mean.get))]
@@ -33,13 +37,12 @@ def conclude(outcome):
 
 def draw(outcome):
     figure, axes = panels(outcome, "The same number of parameters, in which matrices?\n", 9, 5)
-    colours = {"one": OTHERS[1], "several": COLOURS["lora_qv"], "mlp": OTHERS[0]}
-    rows = [(key, colours[family]) for family in FAMILIES for key in of_family(outcome, family)]
-    labels, values = zip(*((label(key), outcome["accuracy"][key]) for key, _ in rows))
-    dots(axes, labels, values, [shade for _, shade in rows], "test accuracy in %")
-    if "full" in outcome["accuracy"]:
-        full = np.mean(outcome["accuracy"]["full"])
-        axes.axvline(full, color=COLOURS["full"], linestyle="--", label="full fine-tuning")
+    values, rows = outcome["accuracy"], []
+    for keys, shade in zip(families(outcome), FAMILIES.values()):
+        rows += [(label(key), values[key], shade) for key in keys]
+    dots(axes, rows, "test accuracy in %")
+    if "full" in values:
+        axes.axvline(np.mean(values["full"]), color=COLOURS["full"], linestyle="--", label="full fine-tuning")
         axes.legend()
     return figure
 

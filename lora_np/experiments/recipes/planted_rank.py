@@ -51,7 +51,7 @@ def conclude(outcome):
 def draw(outcome):
     figure, axes = panels(outcome, "The loss drops where the ranks meet", 9, 5.2)
     for (k, of_rank), colour in zip(outcome["share"].items(), OTHERS):
-        mean_line(axes, [int(r) for r in of_rank], list(of_rank.values()), colour, f"k = {k}", log=True)
+        mean_line(axes, of_rank, colour, f"k = {k}", log=True)
         axes.axvline(int(k), color=colour, linestyle=":", linewidth=1.5)
     axes.axhline(FOUND_BELOW, color="black", linewidth=0.8)
     axes.annotate("counts as learned", (12, FOUND_BELOW), xytext=(0, 4), textcoords="offset points", ha="right")

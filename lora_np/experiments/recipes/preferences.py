@@ -12,7 +12,7 @@ from ..design import Design, Recipe
 from ..drawing import COLOURS, mean_line, panels
 from ..evidence import minus
 from ..runs.preferences import PreferenceRun
-from ..tables import at_best_rate, by_method, gathered
+from ..tables import at_best_rate, by_method
 
 RATES = {"full": (5e-5, 1e-4, 2e-4), "lora_r8": (5e-4, 1e-3, 2e-3)}
 LABELS = {"full": ("full fine-tuning", COLOURS["full"]), "lora_r8": ("LoRA r=8", COLOURS["lora_all"])}
@@ -37,7 +37,7 @@ def measure(results, runs, seeds, quick):
     tables = {field: {method: {} for method in RATES} for field in FIELDS}
     for method, of_numbers in by_method(results, runs, lambda run: results[run]).items():
         for n, of_rates in of_numbers.items():
-            best = gathered(at_best_rate(of_rates))
+            best = at_best_rate(of_rates)
             for field, factor in FIELDS.items():
                 tables[field][method][n] = [factor * value for value in best[field]]
     return tables
@@ -65,10 +65,9 @@ def conclude(outcome):
 def draw(outcome):
     figure, (left, right) = panels(outcome, "DPO from 80 to 2,000 pairs", 12, 5.2, 2)
     for method, (label, colour) in LABELS.items():
-        n = [int(pairs) for pairs in outcome["in_order"][method]]
-        mean_line(left, n, list(outcome["in_order"][method].values()), colour, label)
+        mean_line(left, outcome["in_order"][method], colour, label)
         for field, marker, style in (("preferred", "o", "-"), ("rejected", "v", "--")):
-            mean_line(right, n, list(outcome[field][method].values()), colour, f"{label}: {field}", marker, style)
+            mean_line(right, outcome[field][method], colour, f"{label}: {field}", marker, style)
     for axes in (left, right):
         axes.set(xscale="log", xlabel="training pairs")
     right.axhline(0, color="black", linewidth=0.8)
@@ -83,7 +82,6 @@ RECIPE = Recipe(
     rejected ones (Pal et al. 2024, Smaug).""",
     design=Design("2,000 pairs, LoRA r=8: change of preferred texts' log probability", 1.0, "nats", "less"),
     bases=("pretrained",),
-    seeds={"pretrained": 5},
     limits="One reward, which orders the pairs without errors, and short texts that the base wrote itself.",
     caption="""Left panel: the share of unseen pairs in which the preferred text gained more, against the number of
     training pairs. Right panel: how much the log probabilities of both texts changed; a text below zero has become less

@@ -8,13 +8,13 @@ was chosen on 2,000 snippets.
 
 from ..design import Design, Recipe, accuracies, accuracy
 from ..drawing import COLOURS, band, legend_below, log_axis, mean_line, panels
-from ..methods import ranks_of
+from ..methods import by_rank
 from ..tables import means_of, score_table
 
 
 def conclude(outcome):
     mean = means_of(outcome["accuracy"])
-    (one, *_, high), (low, *_, most) = (ranks_of(mean, of) for of in ("qv", "all"))
+    (one, *_, high), (low, *_, most) = (by_rank(mean, of) for of in ("qv", "all"))
     pairs = (f"all_r{most}", f"all_r{low}"), (f"all_r{low}", f"qv_r{one}"), (f"qv_r{high}", "full"), ("full", "head")
     finding = (
         f"On q and v, rank {one} reaches {mean[f'qv_r{one}']:.1f} % and rank {high} {mean[f'qv_r{high}']:.1f} %; "
@@ -28,12 +28,10 @@ def draw(outcome):
     figure, axes = panels(outcome, "How much does the rank matter?", 9, 5.4)
     values = outcome["accuracy"]
     for placement, where, marker in (("qv", "q and v", "o"), ("all", "all linear layers", "D")):
-        ranks = ranks_of(values, placement)
-        rows = [values[f"{placement}_r{r}"] for r in ranks]
-        mean_line(axes, ranks, rows, COLOURS[f"lora_{placement}"], f"LoRA on {where}", marker)
+        mean_line(axes, by_rank(values, placement), COLOURS[f"lora_{placement}"], f"LoRA on {where}", marker)
     band(axes, values["full"], COLOURS["full"], "full fine-tuning")
     band(axes, values["head"], COLOURS["head"], "head only")
-    log_axis(axes, sorted({*ranks_of(values, "qv"), *ranks_of(values, "all")}), "rank r")
+    log_axis(axes, sorted({*by_rank(values, "qv"), *by_rank(values, "all")}), "rank r")
     axes.set_ylabel("test accuracy in %")
     legend_below(figure, axes, 4)
     return figure

@@ -11,6 +11,8 @@ The control is supervised: the same base learns software licences from the same 
 tokens), at the best of four rates for each method and seed, chosen by validation loss. A text tells a model far more
 than a reward does, so this is where a low rank should fall behind."""
 
+from itertools import product
+
 import numpy as np
 
 from ..design import Design, Recipe
@@ -18,7 +20,7 @@ from ..drawing import COLOURS, OTHERS, panels
 from ..evidence import minus
 from ..runs.dialect import DialectRun, licences_digest
 from ..runs.rewards import RewardRun
-from ..tables import at_best_rate, at_level, by_method, gathered, means_of
+from ..tables import at_best_rate, at_level, by_method, means_of
 
 RATES = {  # method -> learning rates: for rewards, and for the control
     "full": ((1e-4, 2e-4, 4e-4, 8e-4), (4e-4, 8e-4, 1.6e-3, 3.2e-3)),
@@ -30,24 +32,21 @@ LABELS = {
     "lora_r1": ("LoRA r=1", COLOURS["lora_all"], ":"),
     "lora_r8": ("LoRA r=8", COLOURS["lora_all"], "-"),
 }
-BETA = 0.1
+BETAS = {"reward": 0.0, "penalty": 0.1}
 LEVEL = 0.5  # nats per token
-CONTROL = {"domain": "licences", "epochs": 1, "batch_size": 6, "evaluations": 4, "train_tokens": 24 * 768 + 128}
+CONTROL = {"epochs": 1, "batch_size": 6, "evaluations": 4, "train_tokens": 24 * 768 + 128}
 PATHS = "reward", "judge", "divergence", "distinct"
 
 
 def runs(seeds, quick, base="pretrained"):
     """A dict, ("reward" or "penalty", method, rate, seed) or ("control", …) -> run."""
-    more, control, grid = ({"steps": 4}, {"limit": 2048}, {}) if quick else ({}, {}, {})
-    control |= {"corpus": licences_digest()}
-    for seed in seeds:
-        for method, (rates, of_control) in RATES.items():
-            for rate in rates[:: 3 if quick else 1]:
-                for name, beta in (("reward", 0.0), ("penalty", BETA)):
-                    grid[name, method, rate, seed] = RewardRun(method, seed, rate, beta, **more)
-            for rate in of_control[:: 3 if quick else 1]:
-                run = DialectRun(method=method, seed=seed, learning_rate=rate, **CONTROL | control)
-                grid["control", method, rate, seed] = run
+    more, limit, every = ({"steps": 4}, 2048, 3) if quick else ({}, None, 1)
+    control, grid = CONTROL | {"corpus": licences_digest(), "limit": limit}, {}
+    for seed, (method, (rates, of_control)) in product(seeds, RATES.items()):
+        for rate, (name, beta) in product(rates[::every], BETAS.items()):
+            grid[name, method, rate, seed] = RewardRun(method, seed, rate, beta, **more)
+        for rate in of_control[::every]:
+            grid["control", method, rate, seed] = DialectRun("licences", method, seed, rate, **control)
     return grid
 
 
@@ -76,8 +75,7 @@ def rewards_at_level(outcome):
 
 def control(outcome):
     """The test loss of the control at the best rate by validation loss, as a dict: method -> values (seeds,)."""
-    of_methods = outcome["paths"]["control"].items()
-    return {method: gathered(at_best_rate(of_rates))["new"] for method, of_rates in of_methods}
+    return {method: at_best_rate(of_rates)["new"] for method, of_rates in outcome["paths"]["control"].items()}
 
 
 def conclude(outcome):
@@ -104,11 +102,10 @@ def conclude(outcome):
 def details(outcome):
     """The last step of each method and rate, without and with the penalty, averaged over seeds."""
     rows = [["method, rate, β", *PATHS]]
-    for name, beta in (("reward", 0.0), ("penalty", BETA)):
-        for method, of_rates in outcome["paths"][name].items():
-            for rate, of_seeds in of_rates.items():
-                ends = (np.mean([run[field][-1] for run in of_seeds]) for field in PATHS)
-                rows.append([f"{LABELS[method][0]}, {rate}, {beta:g}", *(f"{end:.2f}" for end in ends)])
+    for (name, beta), method in product(BETAS.items(), LABELS):
+        for rate, of_seeds in outcome["paths"][name][method].items():
+            ends = (np.mean([run[field][-1] for run in of_seeds]) for field in PATHS)
+            rows.append([f"{LABELS[method][0]}, {rate}, {beta:g}", *(f"{end:.2f}" for end in ends)])
     return rows
 
 
@@ -134,7 +131,6 @@ RECIPE = Recipe(
     information (Schulman et al. 2025, LoRA Without Regret).""",
     design=Design(f"at a divergence of {LEVEL} nats, LoRA r=1 − full fine-tuning: reward", 5.0, "points", "equal"),
     bases=("pretrained",),
-    seeds={"pretrained": 5},
     limits="""One task, whose reward a model can exploit, and a small base. The learning rates of rewards are not tuned,
     because a higher rate always gains more reward and loses more of the base.""",
     caption="""The reward against the divergence from the base, from step 0 (left) to 24, at four learning rates for

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..design import Design, Recipe, over_seeds, ratio
 from ..drawing import COLOURS, STYLES, band, colour, log_axis, mean_line, panels
-from ..methods import label, ranks_of
+from ..methods import by_rank, label
 from ..tables import by_method, cell, gathered, means_of, scores
 from ..updates import energy, scores_when_cut
 
@@ -18,10 +18,8 @@ USUAL = 16  # LoRA's usual rank
 
 def measure(results, runs, seeds, quick):
     full = [runs["full", seed] for seed in seeds]
-    base = full[0].base
-    ranks = [0, MAIN[base]] if quick else CUTS[base]
-    cut = gathered([results.measured(scores_when_cut, run, ranks) for run in full])
-    of_runs = by_method(results, runs, lambda run: results.measured(energy, run))
+    cut = gathered([scores_when_cut(results, run, CUTS[run.base]) for run in full])
+    of_runs = by_method(results, runs, lambda run: energy(results, run))
     energies = {key: gathered(of_seeds) for key, of_seeds in of_runs.items()}
     shares, rank_90 = ({key: of[name] for key, of in energies.items()} for name in ("shares", "rank_90"))
     return scores(results, runs, seeds, quick) | {"cut": cut, "energy": shares, "rank_90": rank_90}
@@ -34,25 +32,22 @@ def cut_accuracy(outcome):
 
 def conclude(outcome):
     accuracy, cut, main, others = outcome["accuracy"], cut_accuracy(outcome), str(MAIN[outcome["base"]]), []
-    for r in map(str, ranks_of(accuracy, "all")):
-        if r in cut:
+    for r, lora in by_rank(accuracy, "all").items():
+        if str(r) in cut:
             design = Design(f"LoRA r = {r} − full fine-tuning truncated to r = {r}: test accuracy")
-            others.append((design, over_seeds(outcome, np.subtract(accuracy[f"all_r{r}"], cut[r]))))
+            others.append((design, over_seeds(outcome, np.subtract(lora, cut[str(r)]))))
     many = ratio(f"(rank that captures 90 % of the energy of full fine-tuning's ΔW) / {USUAL}", (10, 100))
     of_90, mean, of_cut = outcome["rank_90"]["full"], means_of(accuracy), means_of(cut)
     others.append((many, np.divide(of_90, USUAL)))
-    one = ""
-    if "1" in cut:
-        one = f"; truncated to 1, {of_cut['1']:.1f} %, where LoRA trained at rank 1 reaches {mean['all_r1']:.1f} %"
     finding = (
         f"Truncated to its {main} leading directions per matrix, full fine-tuning's update reaches {of_cut[main]:.1f} "
-        f"% instead of {mean['full']:.1f} %{one}. 90 % of the update's energy is in {np.mean(of_90):.0f} directions."
+        f"% instead of {mean['full']:.1f} %; truncated to 1, {of_cut['1']:.1f} %, where LoRA trained at rank 1 reaches "
+        f"{mean['all_r1']:.1f} %. 90 % of the update's energy is in {np.mean(of_90):.0f} directions."
     )
     return over_seeds(outcome, np.subtract(cut[main], accuracy["full"])), others, finding
 
 
 def table(outcome):
-    """The accuracies by rank as the rows of a table, the header first."""
     accuracy = outcome["accuracy"]
     rows = [["rank", "full fine-tuning, truncated: accuracy, %", "LoRA on all linear layers: accuracy, %"]]
     for r, values in cut_accuracy(outcome).items():
@@ -67,10 +62,9 @@ def draw(outcome):
     accuracy, cut = outcome["accuracy"], cut_accuracy(outcome)
     ranks = [r for r in cut if r != "0"]
     text = f"full fine-tuning, every ΔW truncated (to 0: {np.mean(cut['0']):.1f} %)"
-    mean_line(left, range(len(ranks)), [cut[r] for r in ranks], COLOURS["full"], text, "s")
-    lora = {ranks.index(r): accuracy[f"all_r{r}"] for r in map(str, ranks_of(accuracy, "all")) if r in cut}
-    text = "LoRA on all linear layers, trained at that rank"
-    mean_line(left, list(lora), list(lora.values()), COLOURS["lora_all"], text, "D")
+    mean_line(left, {i: cut[r] for i, r in enumerate(ranks)}, COLOURS["full"], text, "s")
+    lora = {ranks.index(str(r)): values for r, values in by_rank(accuracy, "all").items() if str(r) in cut}
+    mean_line(left, lora, COLOURS["lora_all"], "LoRA on all linear layers, trained at that rank", "D")
     band(left, accuracy["full"], COLOURS["full"], f"full fine-tuning, whole ΔW: {np.mean(accuracy['full']):.1f} %")
     left.set_xticks(range(len(ranks)), ranks)
     left.set(xlabel="rank that each update is truncated to", ylabel="test accuracy in %")

@@ -25,7 +25,7 @@ def measure(results, runs, seeds, quick):
 
 
 def conclude(outcome):
-    keys, mean = others_than_lora(outcome), means_of(outcome["accuracy"])
+    (_, *keys), mean = outcome["accuracy"], means_of(outcome["accuracy"])
     pairs = [(key, LORA, CLAIMED.get(key)) for key in keys if key != "dora"]
     faster = Design("PiSSA − LoRA: training loss in the first quarter", 0.02, "nats", "less")
     early = np.subtract(outcome["early_loss"]["pissa"], outcome["early_loss"][LORA])
@@ -34,21 +34,16 @@ def conclude(outcome):
     return accuracy(outcome, "dora", LORA), [*accuracies(outcome, pairs), (faster, early)], finding
 
 
-def others_than_lora(outcome):
-    return [key for key in outcome["accuracy"] if key != LORA]
-
-
 def draw(outcome):
     accuracies, early, trained = outcome["accuracy"], outcome["early_loss"], outcome["trainable"]
     of_lora = f"{trained[LORA]:,} parameters, {np.mean(accuracies[LORA]):.1f} %\n"
     figure, (left, right) = panels(outcome, f"Variants and LoRA r=8 on q and v: {of_lora}", 13, 4.6, 2, sharey=True)
-    keys = others_than_lora(outcome)
-    labels = [f"{label(key)} ({trained[key]:,})" for key in keys]
     for axes, table, unit in (
         (left, accuracies, "test accuracy − LoRA's, in points"),
         (right, early, "training loss in the first quarter − LoRA's, in nats"),
     ):
-        dots(axes, labels, [np.subtract(table[key], table[LORA]) for key in keys], OTHERS[3], unit)
+        differences = {key: np.subtract(values, table[LORA]) for key, values in table.items() if key != LORA}
+        dots(axes, [(f"{label(key)} ({trained[key]:,})", of, OTHERS[3]) for key, of in differences.items()], unit)
         axes.axvline(0, color="black", linewidth=1)
     return figure
 

@@ -76,38 +76,21 @@ def split_reviews(fold=None):
 
 @dataclass(frozen=True)
 class ClassifyRun:
-    """The settings of a training run of the classifier.
+    """The settings of a training run of the classifier."""
 
-    Parameters
-    ----------
-    adapter : AdapterConfig, or None to train the whole model
-    seed : int; the batches and the initial head depend only on the seed, so they are the same for every method
-    learning_rate : float, the peak learning rate
-    epochs : int
-    batch_size : int
-    examples : int, number of training snippets, which are drawn at random with the seed, or None for all
-    base : one of BASES
-    weights : one of WEIGHTS; how the base's linear layers are compressed before training
-    folds : bool, whether the test set is the fold with the index seed mod FOLDS, instead of the fixed test split
-    evaluations : int, approximate number of evaluations during training, or None for two per epoch
-    test : bool, whether to evaluate the checkpoint with the lowest validation loss on the test split; False for tuning
-    keep : bool, whether the result includes the trained arrays
-    limit : int, maximum number of snippets of each split, for a shortened run, or None for all
-    """
-
-    adapter: AdapterConfig | None
-    seed: int
-    learning_rate: float
+    adapter: AdapterConfig | None  # None to train the whole model
+    seed: int  # the batches and the initial head depend only on the seed, so they are the same for every method
+    learning_rate: float  # the peak learning rate
     epochs: int = 1
     batch_size: int = BATCH_SIZE
-    examples: int | None = None
-    base: str = "pretrained"
-    weights: str = "dense"
-    folds: bool = False
-    evaluations: int | None = None
-    test: bool = True
-    keep: bool = False
-    limit: int | None = None
+    examples: int | None = None  # number of training snippets, which are drawn at random with the seed; None: all
+    base: str = "pretrained"  # one of BASES
+    weights: str = "dense"  # one of WEIGHTS: how the base's linear layers are compressed before training
+    folds: bool = False  # whether the test set is the fold with the index seed mod FOLDS, not the fixed test split
+    evaluations: int | None = None  # approximate number of evaluations during training; None: two per epoch
+    test: bool = True  # whether to test the checkpoint with the lowest validation loss; False for tuning
+    keep: bool = False  # whether the result includes the trained arrays
+    limit: int | None = None  # maximum number of snippets of each split, for a shortened run; None: all
 
     def __post_init__(self):
         one_of("base", self.base, BASES)
@@ -163,14 +146,7 @@ def compressed(params, weights):
 
 
 def starting_point(run):
-    """A run's model and adapter before the first step.
-
-    Returns
-    -------
-    params : dict of the classifier's weights
-    config : its configuration
-    adapter : Adapter, or None if the whole model is trained
-    """
+    """The classifier's weights and configuration before the first step, and its Adapter (None: all weights train)."""
     params, config, *_ = load_base(run.base)
     params = compressed(params, run.weights)
     params, config = add_head(params, config, 2, stream(run.seed, "head"))

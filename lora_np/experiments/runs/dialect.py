@@ -19,33 +19,19 @@ OLD_TEST_REVIEWS = 200  # from IMDb's test split, on which the small base was no
 
 @dataclass(frozen=True)
 class DialectRun:
-    """The settings of a run of the dialect experiment.
+    """The settings of a run of the dialect experiment; fields without a comment are as in `ClassifyRun`."""
 
-    Parameters
-    ----------
-    domain : "critics" or "licences"
-    method : "full", or a name such as "lora_r16" or "lora_r16_qv", for LoRA of rank 16 on all linear layers, or on q,v
-    seed : int
-    learning_rate, epochs, base, test, keep : see `runs.classify.ClassifyRun`
-    corpus : str, `licences_digest()` if the domain is the licences of the installed packages; a worker with different
-        licences rejects the run
-    batch_size : int, windows of LENGTH tokens per batch
-    evaluations : int, approximate number of evaluations during training
-    train_tokens : int, maximum number of training tokens, or None to use `limit`
-    limit : int, maximum number of tokens of each split, or None for all
-    """
-
-    domain: str
-    method: str
+    domain: str  # "critics" or "licences"
+    method: str  # "full"; "lora_r16", for LoRA of rank 16 on all linear layers; or "lora_r16_qv", on q and v
     seed: int
     learning_rate: float
     epochs: int
-    corpus: str = ""
+    corpus: str = ""  # `licences_digest()` if the domain is the licences; a worker with different ones rejects the run
     base: str = "pretrained"
-    batch_size: int = 16
-    evaluations: int = 6
-    train_tokens: int | None = None
-    limit: int | None = None
+    batch_size: int = 16  # windows of LENGTH tokens per batch
+    evaluations: int = 6  # approximate number of evaluations during training
+    train_tokens: int | None = None  # maximum number of training tokens; None: `limit`
+    limit: int | None = None  # maximum number of tokens of each split; None: all
     test: bool = True
     keep: bool = False
 

@@ -54,15 +54,11 @@ class PlantedRun:
 
 
 def planted_model(k, seed):
-    """Make a random transformer in float64, and a copy with a change of rank k in one layer.
+    """Make the student, a random transformer in float64, and the teacher, a copy with a change of rank k in one layer.
 
     The k singular values of the change are equal, so that all directions matter equally. Each of these singular
     values is about as large as the weight's largest, which is about 2 √C times the standard deviation of the weight's
-    entries.
-
-    Returns
-    -------
-    student, teacher : dicts of weights
+    entries. Returns the weights of both as dicts.
     """
     params = initial_params(CONFIG, stream(seed, "weights"))
     params = {name: array.astype(np.float64) for name, array in params.items()}

@@ -17,20 +17,11 @@ OTHERS, COMPLETIONS, BATCH_SIZE = 200, 4, 16  # pairs for validation, and as man
 
 @dataclass(frozen=True)
 class PreferenceRun:
-    """The settings of a run.
+    """The settings of a run."""
 
-    Parameters
-    ----------
-    method : see `dialect.adapter_of`
-    pairs : int, the number of training pairs
-    seed : int, also determines the prompts and the pairs
-    learning_rate, beta : float
-    steps : int
-    """
-
-    method: str
-    pairs: int
-    seed: int
+    method: str  # see `dialect.adapter_of`
+    pairs: int  # the number of training pairs
+    seed: int  # also determines the prompts and the pairs
     learning_rate: float
     beta: float = 0.1
     steps: int = 125

@@ -18,21 +18,12 @@ WARMUP, EVERY, MEASURED = 4, 2, 64  # steps; steps between measurements; complet
 
 @dataclass(frozen=True)
 class RewardRun:
-    """The settings of a run.
+    """The settings of a run."""
 
-    Parameters
-    ----------
-    method : see `dialect.adapter_of`
-    seed : int
-    learning_rate : float, constant after the warm-up
-    beta : float, the weight of the penalty
-    steps : int
-    """
-
-    method: str
+    method: str  # see `dialect.adapter_of`
     seed: int
-    learning_rate: float
-    beta: float = 0.0
+    learning_rate: float  # constant after the warm-up
+    beta: float = 0.0  # the weight of the penalty
     steps: int = 24
 
     def carry_out(self):

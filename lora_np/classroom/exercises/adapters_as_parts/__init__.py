@@ -1,4 +1,4 @@
-"""Adapters as parts.
+"""11. Adapters as parts.
 
 The letters are those of the lesson: `N` is the number of rows, and `vocab` is the number of tokens in the vocabulary;
 `A` (r, in) and `B` (out, r) are an adapter's factors, `s` is its scale, and `ΔW = s B A` is its update. Keep two
@@ -6,14 +6,9 @@ questions in mind. **Which parts of an array belong together?** Each row has its
 each name its own weight. **What may be added up?** You may add updates, but neither factors nor norms.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
-NEEDS = (
-    "lesson 11 with its optional sections (`notebooks/11_adapters_as_parts.ipynb`), exercise 7 of [set "
-    "02](02_rank_and_svd.ipynb), a pencil"
-)
+NEEDS = "including its optional sections, exercise 7 of [set 02](02_rank_and_svd.ipynb), a pencil"
 TIME = "two and a half hours in two sessions: a warm-up, the nucleus, four tasks with adapters, and a hard one"
-EXERCISES = ("next_probabilities", "nucleus", "rows_forward", "mix", "best_weight", "update_cosine", "compress")
-QUESTION = """In words: five customers.
+QUESTION = """8. In words: five customers (5 points).
 
 A provider runs one base model on one machine, and each of its forty customers has an adapter of rank 16 on all linear
 layers. Five of them write in. In two to four sentences for each, say what you would do, what it costs (in memory and in
@@ -52,4 +47,3 @@ ANSWER = """1. No. One batch may contain rows with different adapters: `x Wᵀ` 
 
 *Marks:* one point for each customer: half for the advice, half for its cost and for what must be measured.
 """
-POINTS = 5

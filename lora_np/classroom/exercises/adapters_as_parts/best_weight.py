@@ -1,4 +1,4 @@
-"""The best weight for an adapter.
+"""5. The best weight for an adapter (2 points).
 
 At weight 1, `W + ΔW`, an adapter does its job, but the model forgets too much. Someone has measured two losses, in nats
 per token, at the weights 0, ½ and 1: `new` on the texts that the adapter was trained for, and `old` on texts that the
@@ -12,8 +12,6 @@ and forgetting grows like w².)
 
 import numpy as np
 
-POINTS = 2
-OUTPUTS = ("w",)
 HINTS = {"w": "What should be minimised? Which parabola passes through the three values, and where is its slope 0?"}
 FORMULA = "f = new + price · old;  w = (3 f₀ − 4 f_½ + f₁) / 4 (f₀ − 2 f_½ + f₁)"
 
@@ -38,9 +36,6 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "w": [
-        ("this is one of the three measured weights", lambda i: np.argmin(i.new + i.price * i.old) / 2),
-        ("it is twice the correct value: check the 2 in −b/2a and the spacing of ½", lambda i: 2 * i.right["w"]),
-        ("it is clipped at 1, but the lowest point may be above 1", lambda i: min(i.right["w"], 1.0)),
-    ]
+    "this is one of the three measured weights": lambda i: np.argmin(i.new + i.price * i.old) / 2,
+    "it is clipped at 1, but the lowest point may be above 1": lambda i: min(i.right["w"], 1.0),
 }

@@ -1,4 +1,4 @@
-"""Truncating to a lower rank.
+"""7. Truncating to a lower rank (5 points).
 
 The hard one. A mix has rank 32, but the machine that will use it has room for only rank 16. Return the adapter of rank
 `r` whose update is nearest to `B A`, and the relative error, `‖B A − B_r A_r‖ / ‖B A‖`. Again, **do not form B A**: the
@@ -19,7 +19,6 @@ import numpy as np
 
 from ...exercise import Unfit
 
-POINTS = 5
 OUTPUTS = ("A_r", "B_r", "error")
 HINTS = {
     "B A": "B = Q_B R_B and Aᵀ = Q_A R_A. What is between the Q's, how large is it, and how do you truncate it best?",
@@ -83,11 +82,9 @@ def without_sigma(i):
 
 
 MISTAKES = {
-    "B A": [
-        ("the first r rows of A and the first r columns of B are kept unchanged", lambda i: i.B[:, : i.r] @ i.A[: i.r]),
-        ("the r largest outer products are kept, but they are not orthogonal", longest),
-        ("Σ is missing", without_sigma),
-    ]
+    "the first r rows of A and the first r columns of B are kept unchanged": lambda i: i.B[:, : i.r] @ i.A[: i.r],
+    "the r largest outer products are kept, but they are not orthogonal": longest,
+    "Σ is missing": without_sigma,
 }
 
 AFTER = """**Beyond the points.** Repeat the lesson with your own functions. First generate text with the real model:

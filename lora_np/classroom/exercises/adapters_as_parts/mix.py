@@ -1,4 +1,4 @@
-"""Mixing.
+"""4. Mixing (3 points).
 
 Each of several adapters has its own rank, scale and weight. Return a single adapter whose update is exactly the
 weighted sum of the adapters' updates. Its scale must be s = 1, and its `A` must not have more rows than the sum of the
@@ -13,7 +13,6 @@ import numpy as np
 
 from ...exercise import Unfit
 
-POINTS = 3
 OUTPUTS = ("A", "B")
 HINTS = {"B A": "A product is a sum of outer products. Which columns should meet which rows, with which factor?"}
 FORMULA = "A = [A₁; A₂; …], on top of each other;  B = [w₁ s₁ B₁, w₂ s₂ B₂, …], side by side"
@@ -53,15 +52,11 @@ def factors_added(i, of_A, of_B):
     return sum(of_B(w, s) * B for _, B, w, s in parts) @ sum(of_A(w, s) * A for A, _, w, s in parts)
 
 
-def by_place(i):
-    return sum(w * s * B @ A for (A, B, s), w in zip(i.adapters.values(), i.weights.values()))
-
-
 ADDED = "the factors are added up, which brings in cross terms such as B₁ A₂"
 MISTAKES = {
-    "B A": [
-        (ADDED, lambda i: factors_added(i, lambda w, s: 1.0, lambda w, s: w * s)),
-        (ADDED, lambda i: factors_added(i, lambda w, s: w, lambda w, s: w)),
-        ("the weights are used in the dict's order, but they must be looked up by name", by_place),
-    ]
+    ADDED: lambda i: factors_added(i, lambda w, s: 1.0, lambda w, s: w * s),
+    f"{ADDED}, and uses the weights twice": lambda i: factors_added(i, lambda w, s: w, lambda w, s: w),
+    "the weights are used in the dict's order, but they must be looked up by name": lambda i: sum(
+        w * s * B @ A for (A, B, s), w in zip(i.adapters.values(), i.weights.values())
+    ),
 }

@@ -1,4 +1,4 @@
-"""Warm-up: temperature and top-k.
+"""1. Warm-up: temperature and top-k (3 points).
 
 Each row of `logits` belongs to one text. For each text, return the probability distribution from which its next token
 is drawn. Divide the logits by the temperature, and keep only the `top_k` most likely tokens of each row. The
@@ -12,8 +12,6 @@ temperature? What effect does the temperature have if `top_k` = 1?
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("probs",)
 HINTS = {"probs": "The odds of two tokens are exp of a difference of logits. What may you subtract from a whole row?"}
 FORMULA = "z = logits / τ, and −∞ where that is below the row's k-th largest;  probs = softmax(z), along each row"
 
@@ -40,19 +38,13 @@ def draw(rng, size):
 
 
 def of_those(i, stay):
-    return next_probabilities(np.where(stay, i.logits, -np.inf), i.temperature, i.top_k)
+    return i.solve(logits=np.where(stay, i.logits, -np.inf))
 
 
 MISTAKES = {
-    "probs": [
-        (
-            "the rows do not add up to 1: the top k are selected after the softmax, but not divided by their sum",
-            lambda i: next_probabilities(i.logits, i.temperature, i.size.V) * (i.right["probs"] > 0),
-        ),
-        (
-            "the k least likely tokens are kept",
-            lambda i: of_those(i, i.logits <= np.sort(i.logits, axis=-1)[:, i.top_k - 1, None]),
-        ),
-        ("the first k tokens of the vocabulary are kept", lambda i: of_those(i, np.arange(i.size.V) < i.top_k)),
-    ]
+    "the rows do not add up to 1: the top k are selected after the softmax, but not divided by their sum": lambda i: (
+        i.solve(top_k=i.size.V) * (i.right["probs"] > 0)
+    ),
+    "the k least likely tokens are kept": lambda i: of_those(i, i.logits <= np.sort(i.logits)[:, [i.top_k - 1]]),
+    "the first k tokens of the vocabulary are kept": lambda i: of_those(i, np.arange(i.size.V) < i.top_k),
 }

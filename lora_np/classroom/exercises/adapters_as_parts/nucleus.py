@@ -1,4 +1,4 @@
-"""The nucleus.
+"""2. The nucleus (3 points).
 
 Top-p sampling selects tokens by their total probability, not by their number: in each row, keep the smallest set of
 most likely tokens whose total probability is at least `p`. Set the other probabilities to 0, and divide those that you
@@ -13,8 +13,6 @@ a row of three tokens before you run the check.
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("kept",)
 HINTS = {"kept": "Sort a row, most likely token first, and add up. Which cumulative sum is the first to reach p?"}
 FORMULA = "keep a token if the more likely ones add up to less than p;  kept = what is left, divided by its sum"
 
@@ -65,12 +63,9 @@ def without_last(i):
 
 
 MISTAKES = {
-    "kept": [
-        ("positions in the sorted row are not mapped back to tokens: the sort is applied once more", way_there),
-        (
-            "the token that makes the sum exceed p is missing",
-            lambda i: i.right["kept"] if i.size.number == 2 else without_last(i),
-        ),
-        ("the token that makes the sum reach or exceed p is missing", without_last),
-    ]
+    "positions in the sorted row are not mapped back to tokens: the sort is applied once more": way_there,
+    "the token that makes the sum exceed p is missing": lambda i: (
+        i.right["kept"] if i.size.number == 2 else without_last(i)
+    ),
+    "the token that makes the sum reach or exceed p is missing": without_last,
 }

@@ -1,4 +1,4 @@
-"""One batch, several adapters.
+"""3. One batch, several adapters (4 points).
 
 A linear layer receives a batch. Each row comes with the name of its adapter, or with `None` if it uses no adapter.
 `adapters` maps each name to `A`, `B` and `s`; ranks may differ. Return the layer's output for all rows, in their
@@ -11,10 +11,6 @@ for one adapter at a time? **Predict:** does a row's result change if the adapte
 
 import numpy as np
 
-from ...exercise import normals
-
-POINTS = 4
-OUTPUTS = ("y",)
 HINTS = {"y": "Which part of the result is computed in the same way for every row? Which rows get an extra term?"}
 FORMULA = "y_n = x_n Wᵀ + b + s (x_n Aᵀ) Bᵀ with A, B, s of adapters[names[n]];  y_n = x_n Wᵀ + b if that is None"
 
@@ -33,17 +29,12 @@ def rows_forward(x, W, b, adapters, names):
 
 def draw(rng, size):
     """Draw two adapters with different ranks and scales, and interleave rows that use the one, the other or neither."""
-    adapters, scale = {}, size.alpha / size.r
+    adapters, scale = {}, size.s
     for name, r, s in (("critics", size.r, scale), ("licences", size.r - 1, 0.4 * scale + 1)):
         adapters[name] = rng.normal(size=(r, size.n_in)), rng.normal(size=(size.n_out, r)), s
     pattern = ("licences", None, "critics", "critics", None, "licences", "licences")
     names = [pattern[n % len(pattern)] for n in range(size.V)]  # enough for the pattern to repeat
-    return normals(rng, size, x="V n_in", W="n_out n_in", b="n_out") | {"adapters": adapters, "names": names}
-
-
-def in_groups(i):
-    order = [n for its_name in (None, *i.adapters) for n, name in enumerate(i.names) if name == its_name]
-    return i.right["y"][order]
+    return size.normals(rng, x="V n_in", W="n_out n_in", b="n_out") | {"adapters": adapters, "names": names}
 
 
 def has_adapter(i):
@@ -51,9 +42,9 @@ def has_adapter(i):
 
 
 MISTAKES = {
-    "y": [
-        ("the rows are grouped by adapter, not in their original order", in_groups),
-        ("rows without an adapter are 0, not the base's output", lambda i: i.right["y"] * has_adapter(i)),
-        ("the bias is missing in rows with an adapter", lambda i: i.right["y"] - i.b * has_adapter(i)),
-    ]
+    "the rows are grouped by adapter, not in their original order": lambda i: i.right["y"][
+        np.argsort([(None, *i.adapters).index(name) for name in i.names], kind="stable")
+    ],
+    "rows without an adapter are 0, not the base's output": lambda i: i.right["y"] * has_adapter(i),
+    "the bias is missing in rows with an adapter": lambda i: i.right["y"] - i.b * has_adapter(i),
 }

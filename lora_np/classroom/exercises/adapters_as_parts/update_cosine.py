@@ -1,4 +1,4 @@
-"""The angle between two updates.
+"""6. The angle between two updates (4 points).
 
 Do two adapters pull in the same direction? The cosine of the angle between their updates tells you: 1 for the same
 direction, 0 for a right angle, −1 for opposite directions. It is the updates' inner product,
@@ -17,8 +17,6 @@ if the rows of `A₁` are orthogonal to those of `A₂`, for any `B₁` and `B�
 
 import numpy as np
 
-POINTS = 4
-OUTPUTS = ("cosine",)
 HINTS = {"cosine": "ΔW₁ · ΔW₂ = Σ_oi (Σ_k B₁_ok A₁_ki)(Σ_l B₂_ol A₂_li). Which sum can you carry out first?"}
 FORMULA = """ΔW₁ · ΔW₂ = Σ (B₁ᵀ B₂) ⊙ (A₁ A₂ᵀ), two matrices of shape (r₁, r₂);  ‖ΔW₁‖² = ΔW₁ · ΔW₁
 cosine = ΔW₁ · ΔW₂ / (‖ΔW₁‖ ‖ΔW₂‖)"""
@@ -56,11 +54,8 @@ def cosine(one, other):
 
 
 MISTAKES = {
-    "cosine": [
-        (
-            "it is divided by ‖A₁‖ ‖B₁‖ ‖A₂‖ ‖B₂‖, but the norm of a product is not the product of the norms",
-            lambda i: np.sum((i.B1 @ i.A1) * (i.B2 @ i.A2)) / np.prod([np.linalg.norm(a) for a in i.inputs.values()]),
-        ),
-        ("the cosine of the A's is multiplied by that of the B's", lambda i: cosine(i.A1, i.A2) * cosine(i.B1, i.B2)),
-    ]
+    "it is divided by ‖A₁‖ ‖B₁‖ ‖A₂‖ ‖B₂‖, but the norm of a product is not the product of the norms": lambda i: (
+        np.sum((i.B1 @ i.A1) * (i.B2 @ i.A2)) / np.prod([np.linalg.norm(a) for a in i.inputs.values()])
+    ),
+    "the cosine of the A's is multiplied by that of the B's": lambda i: cosine(i.A1, i.A2) * cosine(i.B1, i.B2),
 }

@@ -1,4 +1,4 @@
-"""Backward.
+"""06. Backward.
 
 Every exercise starts from correct upstream gradients, so a mistake in one exercise does not affect the next.
 
@@ -7,23 +7,9 @@ did a value go in the forward pass?** Its gradient is the sum of the gradients t
 does each array have?** Write it down first: this prevents half of all mistakes.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
-NEEDS = (
-    "lesson 06 (`notebooks/06_backward.ipynb`), your results from [exercise set 03](03_gradients_by_hand.ipynb), "
-    "paper and a pencil"
-)
+NEEDS = "your results from [exercise set 03](03_gradients_by_hand.ipynb), paper and a pencil"
 TIME = "two hours in two sessions: a warm-up of ten minutes, attention step by step, and half a block at the end"
-EXERCISES = (
-    "residual_backward",
-    "predicted_drop",
-    "embedding_backward",
-    "attend_backward",
-    "scores_backward",
-    "query_key_backward",
-    "three_ways_backward",
-    "attention_half_backward",
-)
-QUESTION = """In words: three biases.
+QUESTION = """9. In words: three biases (4 points).
 
 The layers `q_proj`, `k_proj` and `v_proj` have biases, three vectors of length C that are added at every position:
 `q = h Wqᵀ + bq`, and so on. Training gives them three very different gradients.
@@ -49,4 +35,3 @@ ANSWER = """1. A bias is added at every position, so the gradient of `bk` is the
 
 *Marks:* two points for the first question (one for the proof, one for the explanation), and one for each of the others.
 """
-POINTS = 4

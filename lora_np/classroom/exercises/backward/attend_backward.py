@@ -1,4 +1,4 @@
-"""Attention: from the context back to probs and v.
+"""4. Attention: from the context back to probs and v (4 points).
 
 Now go back through attention, from its output to its inputs. In the forward pass, each head computes `O = probs v`, (T,
 T) (T, D) -> (T, D). Then the outputs `O` of all heads are concatenated to give `context` (N, T, C), with head 0 in the
@@ -13,11 +13,8 @@ which terms do probs_ij and v_j occur?
 
 import numpy as np
 
-from ...exercise import normals
 from .scores_backward import scores_backward
 
-POINTS = 4
-OUTPUTS = ("dprobs", "dv")
 HINTS = {
     "dprobs": "prob_ij occurs only in context_i, as the factor of v_j. Each head has its own columns of dcontext.",
     "dv": "Which queries i use value j, and with what weight?",
@@ -39,22 +36,12 @@ def attend_backward(dcontext, probs, v):
 def draw(rng, size):
     weights = np.tril(np.exp(1.5 * rng.normal(size=(size.B, size.H, size.T, size.T))))
     probs = weights / weights.sum(axis=-1, keepdims=True)
-    return {"probs": probs, **normals(rng, size, dcontext="B T C", v="B H T D")}
+    return {"probs": probs, **size.normals(rng, dcontext="B T C", v="B H T D")}
 
 
-def strided(i):
-    N, H, T, D = i.v.shape
-    return i.dcontext.reshape(N, T, D, H).transpose(0, 3, 1, 2)
-
-
-STRIDED = "each head has every H-th column of dcontext, not D adjacent columns"
 MISTAKES = {
-    "dprobs": [
-        (STRIDED, lambda i: strided(i) @ i.v.swapaxes(-1, -2)),
-        (
-            "this is dscores: it has already gone back through the softmax",
-            lambda i: scores_backward(i.right["dprobs"], i.probs),
-        ),
-    ],
-    "dv": [(STRIDED, lambda i: i.probs.swapaxes(-1, -2) @ strided(i))],
+    "each head has every H-th column of dcontext, not D adjacent columns": lambda i: i.solve(
+        dcontext=i.dcontext[..., np.arange(i.size.C).reshape(i.size.D, i.size.H).T.ravel()]
+    ),
+    "this is dscores: it has gone back through the softmax": lambda i: scores_backward(i.right["dprobs"], i.probs),
 }

@@ -1,4 +1,4 @@
-"""Half a block.
+"""8. Half a block (5 points).
 
 This is the entire attention half, from `x` to `y`:
 
@@ -20,8 +20,6 @@ your drawing? Then write the function, from `dy` back to `dx`.
 
 import numpy as np
 
-POINTS = 5
-OUTPUTS = ("dx",)
 HINTS = {"dx": "Draw the half with its arrows and reverse each one. Where did one arrow split into two, or three?"}
 FORMULA = """dq, dk, dv = back["attention"](back["o_proj"](dy))
 dh = back["q_proj"](dq) + back["k_proj"](dk) + back["v_proj"](dv)
@@ -52,16 +50,12 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "dx": [
-        (
-            "the dy of the residual path has gone through ln1, which is only in the branch",
-            lambda i: i.right["dx"] - i.dy + i.back["ln1"](i.dy),
-        ),
-        (
-            "dq and dv are swapped: attention returns dq, dk, dv",
-            lambda i: attention_half_backward(i.dy, i.back | {"attention": lambda d: i.back["attention"](d)[::-1]}),
-        ),
-    ]
+    "the dy of the residual path has gone through ln1, which is only in the branch": lambda i: (
+        i.right["dx"] - i.dy + i.back["ln1"](i.dy)
+    ),
+    "dq and dv are swapped: attention returns dq, dk, dv": lambda i: i.solve(
+        back=i.back | {"attention": lambda d: i.back["attention"](d)[::-1]}
+    ),
 }
 
 AFTER = """**Beyond the points.** Lesson 06 recorded the real model's gradients. Your functions compute the same

@@ -1,4 +1,4 @@
-"""The embedding.
+"""3. The embedding (3 points).
 
 In the forward pass, `y[n, t] = table[ids[n, t]]`: each position gets a copy of its token's row. In the backward pass,
 each row of the table collects the gradients of its copies. `dy` is (N, T, C), the table has `V` rows, and most tokens
@@ -10,8 +10,6 @@ predict the result of `dtable[ids] += dy`, and try it: NumPy's result may surpri
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("dtable",)
 HINTS = {"dtable": "A row of the table is copied to each position of its token. What comes back from two copies?"}
 FORMULA = "dtable[i] = Σ dy[n, t] over all (n, t) with ids[n, t] = i;  np.add.at(dtable, ids, dy)"
 
@@ -40,15 +38,11 @@ def last_places(i):
 
 
 MISTAKES = {
-    "dtable": [
-        ("a token that occurs more than once has only the gradient of its last position", last_places),
-        (
-            "the gradients of a token's positions are averaged, not added up",
-            lambda i: i.right["dtable"] / np.maximum(np.bincount(i.ids.ravel(), minlength=i.V), 1)[:, None],
-        ),
-        (
-            "it has a row for each position, not for each token: this is the position table's gradient",
-            lambda i: np.pad(i.dy.sum(axis=0), ((0, i.V - i.size.T), (0, 0))),
-        ),
-    ]
+    "a token that occurs more than once has only the gradient of its last position": last_places,
+    "the gradients of a token's positions are averaged, not added up": lambda i: (
+        i.right["dtable"] / np.maximum(np.bincount(i.ids.ravel(), minlength=i.V), 1)[:, None]
+    ),
+    "it has a row for each position, not for each token: this is the position table's gradient": lambda i: np.pad(
+        i.dy.sum(axis=0), ((0, i.V - i.size.T), (0, 0))
+    ),
 }

@@ -1,4 +1,4 @@
-"""The drop in loss that a gradient predicts.
+"""2. The drop in loss that a gradient predicts (2 points).
 
 The backward pass has filled a dictionary that maps the name of each parameter to its gradient. One step of gradient
 descent moves every parameter by `−lr` times its gradient. If the step is small, by how much does the loss fall? Return
@@ -12,10 +12,6 @@ one?
 
 import numpy as np
 
-from ...exercise import normals
-
-POINTS = 2
-OUTPUTS = ("drop",)
 HINTS = {"drop": "By how much does each parameter move, and by how much does the loss change per unit of movement?"}
 FORMULA = "drop = lr · Σ g², over every entry of every array"
 
@@ -30,20 +26,12 @@ def predicted_drop(grads, lr):
 
 
 def draw(rng, size):
-    grads = normals(rng, size, **{"q_proj.weight": "C C", "q_proj.bias": "C", "up_proj.weight": "F C"})
+    grads = size.normals(rng, **{"q_proj.weight": "C C", "q_proj.bias": "C", "up_proj.weight": "F C"})
     return {"grads": grads, "lr": float(rng.uniform(0.01, 0.03))}
 
 
 MISTAKES = {
-    "drop": [
-        (
-            "the entries of each gradient are added up before squaring",
-            lambda i: i.lr * sum(g.sum() for g in i.grads.values()) ** 2,
-        ),
-        (
-            "the arrays' norms are added up before squaring",
-            lambda i: i.lr * sum(map(np.linalg.norm, i.grads.values())) ** 2,
-        ),
-        ("this is the contribution of the last array only", lambda i: i.lr * np.sum([*i.grads.values()][-1] ** 2)),
-    ]
+    "each gradient's entries are summed before squaring": lambda i: i.lr * sum(g.sum() for g in i.grads.values()) ** 2,
+    "the arrays' norms are added up before squaring": lambda i: i.lr * sum(map(np.linalg.norm, i.grads.values())) ** 2,
+    "this is the contribution of the last array only": lambda i: i.lr * np.sum([*i.grads.values()][-1] ** 2),
 }

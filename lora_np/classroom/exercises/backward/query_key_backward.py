@@ -1,4 +1,4 @@
-"""From the scores back to q and k.
+"""6. From the scores back to q and k (4 points).
 
 In each head, `score_ij = q_i · k_j / √D`. All arrays are already split into heads.
 
@@ -9,8 +9,6 @@ score, `q · k / √D`. What are `dq` and `dk` then, and do your formulas agree?
 
 import numpy as np
 
-POINTS = 4
-OUTPUTS = ("dq", "dk")
 HINTS = {
     "dq": "score_ij is q_i · k_j times a constant. In which scores does q_i occur, and with what factor in each?",
     "dk": "In which scores does k_j occur: along a row, or down a column?",
@@ -33,8 +31,9 @@ def draw(rng, size):
     """Draw dscores like those of a causal softmax: 0 where a key comes after the query, with rows that add up to 0."""
     dscores = np.tril(rng.normal(size=(size.B, size.H, size.T, size.T)))
     dscores -= np.tril(np.ones_like(dscores)) * dscores.sum(axis=-1, keepdims=True) / np.arange(1, size.T + 1)[:, None]
-    q, k = rng.normal(size=(2, size.B, size.H, size.T, size.D))
-    return {"dscores": dscores, "q": q, "k": k}
+    return {"dscores": dscores, **size.normals(rng, q="B H T D", k="B H T D")}
 
 
-MISTAKES = {"dq": [("each query's own position is missing", lambda i: np.tril(i.dscores, -1) @ i.k / i.size.D**0.5)]}
+MISTAKES = {
+    "each query's own position is missing": lambda i: np.tril(i.dscores, -1) @ i.k / i.size.D**0.5,
+}

@@ -1,4 +1,4 @@
-"""Warm-up: a residual connection.
+"""1. Warm-up: a residual connection (2 points).
 
 `y = x + f(x)`, where the branch `f` may be anything, such as attention or an MLP. The branch's backward pass is given:
 `branch_backward(d)` maps the gradient of the branch's output to that of its input. Return the gradient of `x`.
@@ -7,8 +7,6 @@
 the gradient after twenty such blocks, with and without residual paths? This is why deep models have residual paths.
 """
 
-POINTS = 2
-OUTPUTS = ("dx",)
 HINTS = {"dx": "x reaches y along two paths. What comes back along the one that leaves x unchanged?"}
 FORMULA = "dx = dy + branch_backward(dy)"
 
@@ -27,12 +25,7 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "dx": [
-        ("the residual path contributes 1 instead of dy", lambda i: 1 + i.branch_backward(i.dy)),
-        (
-            "the branch's gradient is treated as a slope and multiplied by dy",
-            lambda i: i.dy * (i.right["dx"] - i.dy + 1),
-        ),
-        ("dy has gone through the branch twice", lambda i: i.dy + i.branch_backward(i.branch_backward(i.dy))),
-    ]
+    "the residual path contributes 1 instead of dy": lambda i: 1 + i.branch_backward(i.dy),
+    "the branch's gradient is treated as a slope and multiplied by dy": lambda i: i.dy * (i.right["dx"] - i.dy + 1),
+    "dy has gone through the branch twice": lambda i: i.dy + i.branch_backward(i.branch_backward(i.dy)),
 }

@@ -1,4 +1,4 @@
-"""Through the softmax.
+"""5. Through the softmax (2 points).
 
 `probs` is the softmax of the scores over the keys; where a key comes after the query, the score is −∞. The formula is
 that of `softmax_backward` in exercise set 03, with two more axes.
@@ -10,8 +10,6 @@ positions?
 
 import numpy as np
 
-POINTS = 2
-OUTPUTS = ("dscores",)
 HINTS = {"dscores": "It is set 03's softmax with two more axes. Along which axis do the probabilities add up to 1?"}
 FORMULA = "dscores_ij = probs_ij (dprobs_ij − Σ_k dprobs_ik probs_ik)"
 
@@ -29,14 +27,10 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "dscores": [
-        (
-            "each probability is differentiated with respect to its own score only",
-            lambda i: i.dprobs * i.probs * (1 - i.probs),
-        ),
-        (
-            "the sum over the keys up to the query lacks the factor probs",
-            lambda i: i.probs * (i.dprobs - np.tril(i.dprobs).sum(axis=-1, keepdims=True)),
-        ),
-    ]
+    "each probability is differentiated with respect to its own score only": lambda i: (
+        i.dprobs * i.probs * (1 - i.probs)
+    ),
+    "the sum over the keys up to the query lacks the factor probs": lambda i: (
+        i.probs * (i.dprobs - np.tril(i.dprobs).sum(axis=-1, keepdims=True))
+    ),
 }

@@ -1,4 +1,4 @@
-"""One array, three uses.
+"""7. One array, three uses (2 points).
 
 `q = h Wqᵀ + bq`, and likewise `k` and `v`: one array, `h = ln1(x)`, is the input of three layers. The gradients `dq`,
 `dk`, `dv` are given with their heads merged, (N, T, C). Return `dh`.
@@ -7,10 +7,6 @@ These weights are square, as in the model, so **no shape will tell you** if you 
 will? Write down one entry, `q_o = Σ_i h_i Wq_oi`, and work backwards from there.
 """
 
-from ...exercise import normals
-
-POINTS = 2
-OUTPUTS = ("dh",)
 HINTS = {"dh": "Each path is a linear layer. What does h get back from each of them, and what from all three?"}
 FORMULA = "dh = dq Wq + dk Wk + dv Wv"
 
@@ -23,15 +19,12 @@ def three_ways_backward(dq, dk, dv, Wq, Wk, Wv):
 
 
 def draw(rng, size):
-    return normals(rng, size, dq="B T C", dk="B T C", dv="B T C", Wq="C C", Wk="C C", Wv="C C")
+    return size.normals(rng, dq="B T C", dk="B T C", dv="B T C", Wq="C C", Wk="C C", Wv="C C")
 
 
 MISTAKES = {
-    "dh": [
-        ("the weights are transposed, as in the forward pass", lambda i: i.dq @ i.Wq.T + i.dk @ i.Wk.T + i.dv @ i.Wv.T),
-        (
-            "the gradients are added up first, so each goes through all three weights",
-            lambda i: (i.dq + i.dk + i.dv) @ (i.Wq + i.Wk + i.Wv),
-        ),
-    ]
+    "the weights are transposed, as in the forward pass": lambda i: i.dq @ i.Wq.T + i.dk @ i.Wk.T + i.dv @ i.Wv.T,
+    "the gradients are added up first, so each goes through all three weights": lambda i: (
+        (i.dq + i.dk + i.dv) @ (i.Wq + i.Wk + i.Wv)
+    ),
 }

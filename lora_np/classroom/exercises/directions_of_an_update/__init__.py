@@ -1,4 +1,4 @@
-"""Directions of an update.
+"""09. Directions of an update.
 
 Training changes a weight by a matrix, ΔW, and nobody can see at a glance what a matrix does. So you measure it. How
 many directions does an update have, what are they, and does another update share them? Each measure in this set takes
@@ -6,24 +6,12 @@ only a few lines of code, and each has misled someone. Always ask: **what would 
 to find?** You may use `np.linalg.svd`, which returns `U`, the singular values, and `Vᵀ`.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = (
-    "lesson 09 with its optional sections (`notebooks/09_directions_of_an_update.ipynb`), your "
-    "`product_singular_values` from [exercise set 02](02_rank_and_svd.ipynb), paper and a pencil"
+    "including its optional sections, your `product_singular_values` from [exercise set 02](02_rank_and_svd.ipynb), "
+    "paper and a pencil"
 )
-TIME = (
-    "two and a half hours in two sessions: a warm-up of ten minutes, four measures, a hard one, and five claims "
-    "to assess"
-)
-EXERCISES = (
-    "stable_rank",
-    "subspace_similarity",
-    "chance_similarity",
-    "amplification",
-    "count_intruders",
-    "adapter_directions",
-)
-QUESTION = """In words: five claims.
+TIME = "two and a half hours in two sessions: a ten-minute warm-up, four measures, a hard one, and five claims to judge"
+QUESTION = """7. In words: five claims (5 points).
 
 Here are five claims from a report. Each concludes more than its numbers show. For each claim, say in two or three
 sentences why the conclusion does not follow, and name the **control**: what else to measure, and which result you would
@@ -62,4 +50,3 @@ ANSWER = """1. Chance alone gives 64/128 = 0.5: two adapters that have nothing i
 
 *Marks:* one point for each claim: half for why it does not follow, half for a control and its expected result.
 """
-POINTS = 5

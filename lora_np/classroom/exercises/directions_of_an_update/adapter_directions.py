@@ -1,4 +1,4 @@
-"""The directions of an adapter.
+"""6. The directions of an adapter (4 points).
 
 The hard one. To compare two adapters by φ, you need the leading **input** directions of `B A`, that is, its right
 singular vectors. `B A` may have 4096 × 4096 entries, but it has at most r directions. In exercise set 02, you computed
@@ -16,8 +16,6 @@ so that they form an SVD of `B A`.
 
 import numpy as np
 
-POINTS = 4
-OUTPUTS = ("V",)
 HINTS = {"V": "With B = Q_B R_B and Aᵀ = Q_A R_A, which factor of B A follows the small matrix's own Vᵀ?"}
 FORMULA = """B = Q_B R_B,  Aᵀ = Q_A R_A,  R_B R_Aᵀ = U Σ Vᵀ:  B A = (Q_B U) Σ (Q_A V)ᵀ,
 and the directions are the first k columns of Q_A V"""
@@ -64,14 +62,9 @@ def output_side(i):
 
 
 MISTAKES = {
-    "V": [
-        ("these are the leading directions of A alone", lambda i: turned(i, np.linalg.svd(i.A)[2].T)),
-        ("the small matrix's U is used instead of its V: that is the output side", output_side),
-        (
-            "these are the columns of Q_A, a basis that is not sorted by strength",
-            lambda i: turned(i, np.linalg.qr(i.A.T)[0]),
-        ),
-    ]
+    "these are the leading directions of A alone": lambda i: turned(i, np.linalg.svd(i.A)[2].T),
+    "the small matrix's U is used instead of its V: that is the output side": output_side,
+    "these are the columns of Q_A, a basis that is not sorted by strength": lambda i: turned(i, np.linalg.qr(i.A.T)[0]),
 }
 
 AFTER = """**Beyond the points.** Two adapters come with the package. `critics` was trained on film reviews and

@@ -1,4 +1,4 @@
-"""Does it amplify?
+"""4. Does it amplify? (3 points).
 
 Does an update amplify what `W` already does, or does it add something that `W` hardly does? Take the r leading
 directions of ΔW on both sides, `U` (out, r) and `V` (in, r). `Uᵀ W V` is the part of **W** that connects `V` to `U`: it
@@ -12,8 +12,6 @@ have a smaller or a larger factor than a trained one?
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("factor",)
 HINTS = {"factor": "You need two norms: that of ΔW, and that of W projected onto ΔW's r directions on both sides."}
 FORMULA = "factor = ‖ΔW‖_F / ‖Uᵀ W V‖_F,  U (out, r) and V (in, r) the leading singular vectors of ΔW"
 
@@ -42,18 +40,13 @@ def between(i):
 
 
 MISTAKES = {
-    "factor": [
-        (
-            "ΔW in the numerator is truncated to r directions as well",
-            lambda i: np.linalg.norm(np.linalg.svd(i.update)[1][: i.r]) / np.linalg.norm(between(i)),
-        ),
-        (
-            "only the diagonal of Uᵀ W V is used, but all its entries count",
-            lambda i: np.linalg.norm(i.update) / np.linalg.norm(np.diag(between(i))),
-        ),
-        (
-            "W is projected on the output side only, Uᵀ W",
-            lambda i: np.linalg.norm(i.update) / np.linalg.norm(np.linalg.svd(i.update)[0][:, : i.r].T @ i.W),
-        ),
-    ]
+    "ΔW in the numerator is truncated to r directions as well": lambda i: (
+        np.linalg.norm(np.linalg.svd(i.update)[1][: i.r]) / np.linalg.norm(between(i))
+    ),
+    "only the diagonal of Uᵀ W V is used, but all its entries count": lambda i: (
+        np.linalg.norm(i.update) / np.linalg.norm(np.diag(between(i)))
+    ),
+    "W is projected on the output side only, Uᵀ W": lambda i: (
+        np.linalg.norm(i.update) / np.linalg.norm(np.linalg.svd(i.update)[0][:, : i.r].T @ i.W)
+    ),
 }

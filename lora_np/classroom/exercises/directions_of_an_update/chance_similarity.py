@@ -1,4 +1,4 @@
-"""Similarity by chance.
+"""3. Similarity by chance (2 points).
 
 Two training runs have φ(8, 8) = 0.25. Whether that is a lot depends on the number of dimensions, n. Return the mean of
 φ(i, j) for two **random** subspaces of an n-dimensional space.
@@ -11,8 +11,6 @@ unit vector: so what is the mean of ‖U_iᵀ V_j‖², and what is φ?
 **Predict** for n = 256: φ(8, 8), φ(1, 8), φ(1, 256). For which n is the mean of φ(8, 8) exactly 0.25?
 """
 
-POINTS = 2
-OUTPUTS = ("phi",)
 HINTS = {"phi": "How much of a random unit vector's squared length is along i given directions? V_j has j of them."}
 FORMULA = "mean φ = (i j / n) / min(i, j) = max(i, j) / n"
 
@@ -32,7 +30,7 @@ def draw(rng, size):
     return {"n": 8 * size.V, "i": i, "j": j}
 
 
-MISTAKES = {"phi": [("it is i/n times j/n: the factor 1/n occurs twice", lambda d: d.i * d.j / d.n**2)]}
+MISTAKES = {"it is i/n times j/n: the factor 1/n occurs twice": lambda d: d.i * d.j / d.n**2}
 
 AFTER = """You can check this exercise and the previous one yourself:
 

@@ -1,4 +1,4 @@
-"""Intruders.
+"""5. Intruders (4 points).
 
 Now look at the sum, `W_tuned` = W + ΔW. Take its k leading **left** singular vectors y_j. The **similarity** of y_j is
 its largest |cos| with any of W's left singular vectors x_i. A y_j whose similarity is below ε is an **intruder**.
@@ -15,8 +15,6 @@ What is the smallest n for which this mixture counts as an intruder, although it
 
 import numpy as np
 
-POINTS = 4
-OUTPUTS = ("similarities", "number")
 HINTS = {
     "similarities": "One direction of W_tuned has a cosine with each of W's. Which of these shows that it is not new?",
     "number": "A direction is an intruder if even W's most similar direction is not similar enough to it.",
@@ -74,9 +72,7 @@ def cosines(i, side=0):
 
 
 MISTAKES = {
-    "similarities": [
-        ("only W's k leading directions are compared, not all of them", lambda i: cosines(i)[: i.k].max(axis=0)),
-        ("each direction is compared only with W's direction of the same index", lambda i: np.diag(cosines(i))),
-        ("these are right singular vectors, which are input directions", lambda i: cosines(i, side=2).max(axis=0)),
-    ]
+    "only W's k leading directions are compared, not all of them": lambda i: cosines(i)[: i.k].max(axis=0),
+    "each direction is compared only with W's direction of the same index": lambda i: np.diag(cosines(i)),
+    "these are right singular vectors, which are input directions": lambda i: cosines(i, side=2).max(axis=0),
 }

@@ -1,4 +1,4 @@
-"""Warm-up: how many directions?
+"""1. Warm-up: how many directions? (2 points).
 
 The rank counts every direction, however weak. The **stable rank** weights directions by their energy: the strongest
 direction counts as 1, and every other direction as its energy divided by that of the strongest.
@@ -10,8 +10,6 @@ and to the stable rank? **When your code passes:** can you compute the stable ra
 
 import numpy as np
 
-POINTS = 2
-OUTPUTS = ("rank",)
 HINTS = {"rank": "With n equal singular values it is n. How much does a value half as large as the first count?"}
 FORMULA = "stable rank = (σ₁² + σ₂² + …) / σ₁² = ‖M‖²_F / σ₁²"
 
@@ -38,9 +36,7 @@ def effective_rank(M):
 
 
 MISTAKES = {
-    "rank": [
-        ("this is the rank: every singular value above 0 counts as 1", lambda i: min(i.M.shape)),
-        ("this is the effective rank, from the entropy of the singular values", lambda i: effective_rank(i.M)),
-        ("the largest entry of M is used instead of σ₁", lambda i: np.sum(i.M**2) / np.max(i.M**2)),
-    ]
+    "this is the rank: every singular value above 0 counts as 1": lambda i: min(i.M.shape),
+    "this is the effective rank, from the entropy of the singular values": lambda i: effective_rank(i.M),
+    "the largest entry of M is used instead of σ₁": lambda i: np.sum(i.M**2) / np.max(i.M**2),
 }

@@ -1,4 +1,4 @@
-"""How similar are two sets of directions?
+"""2. How similar are two sets of directions? (3 points).
 
 `U` (n, p) and `V` (n, q) have orthonormal columns, with the leading direction first. φ(i, j) compares the span of the
 first i columns of `U` with that of the first j of `V`: it is 1 if the smaller span is contained in the larger, and 0 if
@@ -15,8 +15,6 @@ be 0?
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("phi",)
 HINTS = {"phi": "What are the entries of U_iᵀ V_j, and how many are there? How large can the sum of their squares be?"}
 FORMULA = "φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j),  U_i = U[:, :i],  V_j = V[:, :j]"
 
@@ -44,11 +42,6 @@ def cosines(i):
 
 
 MISTAKES = {
-    "phi": [
-        (
-            "the cosines of the angles between the spans are not squared",
-            lambda i: np.linalg.norm(cosines(i), "nuc") / min(i.i, i.j),
-        ),
-        ("only columns with the same index are compared", lambda i: np.sum(np.diag(cosines(i)) ** 2) / min(i.i, i.j)),
-    ]
+    "the cosines between the spans are not squared": lambda i: np.linalg.norm(cosines(i), "nuc") / min(i.i, i.j),
+    "only columns with the same index are compared": lambda i: np.sum(np.diag(cosines(i)) ** 2) / min(i.i, i.j),
 }

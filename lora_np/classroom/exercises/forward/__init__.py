@@ -1,4 +1,4 @@
-"""Forward.
+"""05. Forward.
 
 Every exercise starts from correct inputs, so a mistake in one exercise does not affect the next.
 
@@ -8,11 +8,9 @@ the vocabulary. Keep two questions in mind. **What shape does each array have?**
 and your code contradicts it, the code is wrong.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
-NEEDS = "lesson 05 (`notebooks/05_forward.ipynb`), paper and a pencil"
+NEEDS = "paper and a pencil"
 TIME = "two hours in two sessions: a warm-up of ten minutes, attention step by step, a block, and two checks"
-EXERCISES = ("embed", "layer_norm", "split_heads", "causal_scores", "attend", "block", "perplexity", "who_reads_whom")
-QUESTION = """In words: what does not change?
+QUESTION = """9. In words: what does not change? (4 points).
 
 Here are four changes to a model like ours. For each, say in two to four sentences what happens to the logits, and why.
 (You may run code, but only after you have written down your answer.)
@@ -43,4 +41,3 @@ ANSWER = """1. `h` does not change: a layer norm subtracts each position's mean,
 
 *Marks:* one point for each change: half for what happens, half for why.
 """
-POINTS = 4

@@ -1,4 +1,4 @@
-"""Context.
+"""5. Context (3 points).
 
 The softmax has turned each row of scores into weights, `probs`. In each head, compute each position's weighted average
 of the values. Then concatenate the results of all heads into an array (N, T, C), in which each head has its own columns
@@ -11,8 +11,6 @@ splitting them?
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("context",)
 HINTS = {"context": "Row i of a head's result is Σ_j prob_ij v_j. How do you undo the split into heads, step by step?"}
 FORMULA = "O = probs v, (N, H, T, D);  context = O.transpose(0, 2, 1, 3).reshape(N, T, H · D)"
 
@@ -28,19 +26,14 @@ def attend(probs, v):
 
 def draw(rng, size):
     weights = np.tril(np.exp(1.5 * rng.normal(size=(size.B, size.H, size.T, size.T))))
-    v = rng.normal(size=(size.B, size.H, size.T, size.D))
-    return {"probs": weights / weights.sum(axis=-1, keepdims=True), "v": v}
+    return {"probs": weights / weights.sum(axis=-1, keepdims=True), **size.normals(rng, v="B H T D")}
 
 
 MISTAKES = {
-    "context": [
-        (
-            "each head fills every H-th column, not D adjacent columns",
-            lambda i: (i.probs @ i.v).transpose(0, 2, 3, 1).reshape(i.right["context"].shape),
-        ),
-        (
-            "each position takes only the value with the largest weight",
-            lambda i: attend(np.eye(i.size.T)[i.probs.argmax(axis=-1)], i.v),
-        ),
-    ]
+    "each head fills every H-th column, not D adjacent columns": lambda i: (
+        (i.probs @ i.v).transpose(0, 2, 3, 1).reshape(i.right["context"].shape)
+    ),
+    "each position takes only the value with the largest weight": lambda i: i.solve(
+        probs=np.eye(i.size.T)[i.probs.argmax(axis=-1)]
+    ),
 }

@@ -1,4 +1,4 @@
-"""A block.
+"""6. A block (4 points).
 
 All parts are ready; now wire them up. A block has two halves, each a branch with a residual connection, `x + f(x)`. The
 dict `part` maps the parts' names to functions: `ln1`, `q_proj`, `k_proj`, `v_proj`, `o_proj`, `ln2`, `up_proj`, `gelu`,
@@ -17,8 +17,6 @@ from .causal_scores import causal_scores
 from .layer_norm import layer_norm
 from .split_heads import split_heads
 
-POINTS = 4
-OUTPUTS = ("y",)
 HINTS = {"y": "Draw it. There are two sums: what bypasses each branch, and what does each branch read first?"}
 FORMULA = """h = part["ln1"](x);  q, k, v = part["q_proj"](h), part["k_proj"](h), part["v_proj"](h)
 middle = x + part["o_proj"](part["attention"](q, k, v))
@@ -61,18 +59,14 @@ def draw(rng, size):
 
 def half(i, x, silent):
     """Return x plus one branch's output, without its layer norm. `silent`, the other branch's last layer, returns 0."""
-    return block(x, i.part | dict.fromkeys(("ln1", "ln2"), lambda h: h) | {silent: lambda h: 0.0})
+    return i.solve(x=x, part=i.part | dict.fromkeys(("ln1", "ln2"), lambda h: h) | {silent: lambda h: 0.0})
 
 
 MISTAKES = {
-    "y": [
-        (
-            "each layer norm comes after its sum, not at the start of its branch",
-            lambda i: i.part["ln2"](half(i, i.part["ln1"](half(i, i.x, "down_proj")), "o_proj")),
-        ),
-        (
-            "the residual paths begin after the layer norms, which belong to the branches",
-            lambda i: half(i, i.part["ln2"](half(i, i.part["ln1"](i.x), "down_proj")), "o_proj"),
-        ),
-    ]
+    "each layer norm comes after its sum, not at the start of its branch": lambda i: i.part["ln2"](
+        half(i, i.part["ln1"](half(i, i.x, "down_proj")), "o_proj")
+    ),
+    "the residual paths begin after the layer norms, which belong to the branches": lambda i: half(
+        i, i.part["ln2"](half(i, i.part["ln1"](i.x), "down_proj")), "o_proj"
+    ),
 }

@@ -1,4 +1,4 @@
-"""Scores.
+"""4. Scores (3 points).
 
 `q` and `k` are now split into heads. Return the attention scores, (N, H, T, T). Row `i` shows how well each key matches
 query `i`. The scores are scaled so that their size does not depend on `D`, and a score is −∞ wherever the key comes
@@ -11,7 +11,8 @@ masked score be −∞, and not 0 or a large negative number? Before you write t
 
 import numpy as np
 
-POINTS = 3
+from ....ops.softmax import softmax
+
 OUTPUTS = ("scores",)
 HINTS = {
     "numbers": "Row i holds the dot products of q_i with the keys. How large is a sum of D random terms of size 1?",
@@ -31,8 +32,7 @@ def causal_scores(q, k):
 
 
 def draw(rng, size):
-    q, k = rng.normal(size=(2, size.B, size.H, size.T, size.D))
-    return {"q": q, "k": k}
+    return size.normals(rng, q="B H T D", k="B H T D")
 
 
 def compared(i, outputs):
@@ -47,15 +47,8 @@ def compared(i, outputs):
     return {"numbers": numbers, "mask": np.where(seen, 7.0 * hidden, kinds)}
 
 
-def shares(i):
-    weights = np.exp(causal_scores(i.q, i.k))
-    return weights / weights.sum(axis=-1, keepdims=True)
-
-
 MISTAKES = {
-    "numbers": [("these are the softmax of the scores", shares)],
-    "mask": [
-        ("hidden scores are 0, but exp(0) is not 0", lambda i: np.maximum(i.right["mask"], 0)),
-        ("hidden scores are negative, not −∞: only exp(−∞) is exactly 0", lambda i: np.maximum(i.right["mask"], -20)),
-    ],
+    "these are the softmax of the scores": lambda i: softmax(causal_scores(i.q, i.k)),
+    "hidden scores are 0, but exp(0) is not 0": lambda i: np.maximum(i.right["mask"], 0),
+    "hidden scores are negative, not −∞: only exp(−∞) is exactly 0": lambda i: np.maximum(i.right["mask"], -20),
 }

@@ -1,4 +1,4 @@
-"""Warm-up: token and position.
+"""1. Warm-up: token and position (2 points).
 
 There are two tables: `tok_emb` has a row for each token of the vocabulary, and `pos_emb` has a row for each position.
 Return `x`, the input of the first block. The position table has more rows than these texts need.
@@ -10,8 +10,6 @@ index; look at the shape of `tok_emb[ids]`.)
 
 import numpy as np
 
-POINTS = 2
-OUTPUTS = ("x",)
 HINTS = {"x": "Which row of which table encodes the token at position t of text n, and which encodes the position?"}
 FORMULA = "x[n, t] = tok_emb[ids[n, t]] + pos_emb[t]"
 
@@ -32,15 +30,11 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "x": [
-        ("the position's row is looked up by the token's id", lambda i: i.tok_emb[i.ids] + i.pos_emb[i.ids]),
-        (
-            "the positions continue from one text to the next",
-            lambda i: i.tok_emb[i.ids] + i.pos_emb[np.arange(i.ids.size).reshape(i.ids.shape) % len(i.pos_emb)],
-        ),
-        (
-            "the token rows are multiplied by √C, as in some models, but not in this one",
-            lambda i: np.sqrt(i.size.C) * i.tok_emb[i.ids] + i.pos_emb[: i.size.T],
-        ),
-    ]
+    "the position's row is looked up by the token's id": lambda i: i.tok_emb[i.ids] + i.pos_emb[i.ids],
+    "the positions continue from one text to the next": lambda i: (
+        i.tok_emb[i.ids] + i.pos_emb[np.arange(i.ids.size).reshape(i.ids.shape) % len(i.pos_emb)]
+    ),
+    "the token rows are multiplied by √C, as in some models, but not in this one": lambda i: (
+        np.sqrt(i.size.C) * i.tok_emb[i.ids] + i.pos_emb[: i.size.T]
+    ),
 }

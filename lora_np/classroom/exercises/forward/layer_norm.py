@@ -1,4 +1,4 @@
-"""Layer norm.
+"""2. Layer norm (3 points).
 
 At each position separately, subtract the mean of the C entries, divide by their standard deviation, then scale by `w`
 and shift by `b`. The variance is a mean over C entries (divide by C, not by C − 1). The small number `eps` is added to
@@ -11,8 +11,6 @@ every entry of a row? What if every entry is multiplied by 1000, and `eps` is ti
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("y",)
 HINTS = {"y": "Take one row of C entries. Which mean and standard deviation must it have before w and b are applied?"}
 FORMULA = "x̂ = (x − mean) / √(variance + ε), along the last axis, the variance divided by C;  y = x̂ ⊙ w + b"
 
@@ -35,14 +33,9 @@ def draw(rng, size):
     return {"x": x, "w": rng.normal(1.0, 0.5, size.C), "b": rng.normal(size=size.C), "eps": eps}
 
 
-def by_one_less(i):
-    variance = i.x.var(axis=-1, keepdims=True, ddof=1)
-    return (i.x - i.x.mean(axis=-1, keepdims=True)) / np.sqrt(variance + i.eps) * i.w + i.b
-
-
 MISTAKES = {
-    "y": [
-        ("the variance is divided by C − 1, not by C", by_one_less),
-        ("1e-5 is added to the variance, not the given eps", lambda i: layer_norm(i.x, i.w, i.b, 1e-5)),
-    ]
+    "the variance is divided by C − 1, not by C": lambda i: (
+        (i.x - i.x.mean(axis=-1, keepdims=True)) / np.sqrt(i.x.var(axis=-1, keepdims=True, ddof=1) + i.eps) * i.w + i.b
+    ),
+    "1e-5 is added to the variance, not the given eps": lambda i: i.solve(eps=1e-5),
 }

@@ -1,4 +1,4 @@
-"""Perplexity, safely.
+"""7. Perplexity, safely (3 points).
 
 This is the first of two exercises that test an entire model. From the logits of a batch and the tokens that actually
 follow, compute the perplexity: exp of the mean surprise over all N · T positions. (The surprise at a token of
@@ -13,8 +13,6 @@ of a row so that no exp overflows and not all of them underflow? Which of the tw
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("perplexity",)
 HINTS = {"perplexity": "Compute the surprise, then its mean, then exp. Which value may overflow or underflow?"}
 FORMULA = "log p_t = x_t − c − log Σ_j exp(x_j − c), c the row's largest logit;  perplexity = exp(mean of −log p_t)"
 
@@ -47,12 +45,9 @@ def surprise(i):
 
 
 MISTAKES = {
-    "perplexity": [
-        (
-            "probabilities are clipped at 1e-12, so no surprise exceeds 28",
-            lambda i: np.exp(np.minimum(surprise(i), -np.log(1e-12)).mean()),
-        ),
-        ("the probabilities are averaged, not the surprises", lambda i: 1 / np.exp(-surprise(i)).mean()),
-        ("the perplexities of the texts are averaged", lambda i: np.exp(surprise(i).mean(axis=1)).mean()),
-    ]
+    "probabilities are clipped at 1e-12, so no surprise exceeds 28": lambda i: np.exp(
+        np.minimum(surprise(i), -np.log(1e-12)).mean()
+    ),
+    "the probabilities are averaged, not the surprises": lambda i: 1 / np.exp(-surprise(i)).mean(),
+    "the perplexities of the texts are averaged": lambda i: np.exp(surprise(i).mean(axis=1)).mean(),
 }

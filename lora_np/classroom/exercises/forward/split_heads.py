@@ -1,4 +1,4 @@
-"""Splitting into heads.
+"""3. Splitting into heads (2 points).
 
 `q`, `k` and `v` are (N, T, C), and each head has its own D columns: head 0 has the first D, head 1 the next D, and so
 on. Rearrange such an array into shape (N, H, T, D), so that the heads form a batch axis, as the texts do.
@@ -9,8 +9,6 @@ of heads 0 and 1. Then write down the result of `x.reshape(1, 2, 2, 2)`, which a
 
 import numpy as np
 
-POINTS = 2
-OUTPUTS = ("x_heads",)
 HINTS = {"x_heads": "First split only the last axis in two. What shape is that, and which two axes must be swapped?"}
 FORMULA = "x.reshape(N, T, H, D).transpose(0, 2, 1, 3) with D = C / H"
 
@@ -30,15 +28,11 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "x_heads": [
-        (
-            "each head has every H-th column, not D adjacent columns",
-            lambda i: np.stack([i.x[:, :, n :: i.H] for n in range(i.H)], axis=1),
-        ),
-        (
-            "positions and columns are swapped before the reshape, but not swapped back after it",
-            lambda i: i.x.swapaxes(1, 2).reshape(i.right["x_heads"].shape),
-        ),
-        ("every head has the columns of the first one", lambda i: np.repeat(i.right["x_heads"][:, :1], i.H, axis=1)),
-    ]
+    "each head has every H-th column, not D adjacent columns": lambda i: np.stack(
+        [i.x[:, :, n :: i.H] for n in range(i.H)], axis=1
+    ),
+    "positions and columns are swapped before the reshape, but not swapped back after it": lambda i: np.reshape(
+        i.x.swapaxes(1, 2), i.right["x_heads"].shape
+    ),
+    "every head has the columns of the first one": lambda i: np.repeat(i.right["x_heads"][:, :1], i.H, axis=1),
 }

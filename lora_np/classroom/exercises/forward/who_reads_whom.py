@@ -1,4 +1,4 @@
-"""Who reads whom?
+"""8. Who reads whom? (4 points).
 
 This is the second of two exercises that test an entire model. A language model that can see the tokens it must predict
 learns nothing, but its loss looks splendid. Future tokens can leak through a mask that is off by one, or through heads
@@ -16,8 +16,6 @@ tolerance hide? **Predict** `reads` for a causal model. (The check's models are 
 
 import numpy as np
 
-POINTS = 4
-OUTPUTS = ("reads",)
 HINTS = {"reads": "Replace only the token at j with a different one. At which positions does any logit change?"}
 FORMULA = """changed = ids.copy();  changed[:, j] = (ids[:, j] + 1) % V
 reads[:, j] = (model(changed) != model(ids)).any(axis=(0, 2)), for each j"""
@@ -57,16 +55,12 @@ def draw(rng, size):
     return {"model": model, "ids": ids, "V": V}
 
 
-def put_in(i, token):
-    return i.right["reads"] & (i.ids != token).any(axis=0)
-
-
 MISTAKES = {
-    "reads": [
-        ("where the token is already 0, it is replaced by itself", lambda i: put_in(i, 0)),
-        ("where the token is already the last one, it is replaced by itself", lambda i: put_in(i, i.V - 1)),
-        ("a faint change is missed: compare bit for bit", lambda i: np.tril(i.right["reads"])),
-    ]
+    "where the token is already 0, it is replaced by itself": lambda i: i.right["reads"] & (i.ids != 0).any(axis=0),
+    "where the token is already the last one, it is replaced by itself": lambda i: (
+        i.right["reads"] & (i.ids != i.V - 1).any(axis=0)
+    ),
+    "a faint change is missed: compare bit for bit": lambda i: np.tril(i.right["reads"]),
 }
 
 AFTER = """**Beyond the points.** Try your test and your functions on the package's own base model. Type this in:

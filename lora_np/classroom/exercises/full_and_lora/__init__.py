@@ -1,4 +1,4 @@
-"""Full fine-tuning and LoRA, side by side.
+"""08. Full fine-tuning and LoRA, side by side.
 
 In the first session, you build the tools for a fair comparison: the input of the classification head, its accuracy, the
 standard error of that accuracy, and the optimiser. In the second, you run your own comparison, and say what it shows
@@ -7,14 +7,9 @@ and what it does not.
 
 from .experiment import PARTS
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "PARTS", "POINTS", "QUESTION", "TIME"]
-NEEDS = (
-    "lesson 08 (`notebooks/08_full_and_lora.ipynb`), your `lora_backward` from [exercise set 07](07_lora_layer.ipynb), "
-    "paper and a pencil"
-)
+NEEDS = "your `lora_backward` from [exercise set 07](07_lora_layer.ipynb), paper and a pencil"
 TIME = "three hours in two sessions: first four short tasks and the optimiser, then a project with a written conclusion"
-EXERCISES = ("read_last", "accuracy", "standard_error", "paired_difference", "adamw_step", "fit_lora")
-QUESTION = """Your conclusion.
+QUESTION = """8. Your conclusion (6 points).
 
 Write it in about ten sentences, with the numbers from your table, for a colleague who has not seen the notebook. There
 is one point each for:
@@ -52,4 +47,3 @@ ANSWER = """1. We asked which rank LoRA should have on one linear layer (24 inpu
 6. Take ten times as many rows. If fitted noise is what separates r = 2 from full fine-tuning, the gap of 3.1 must
    shrink to about a tenth or less. If it does not, my third point is wrong. (We tried it: 4.03 and 4.18.)
 """
-POINTS = 6

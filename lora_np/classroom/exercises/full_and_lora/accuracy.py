@@ -1,4 +1,4 @@
-"""Accuracy.
+"""2. Accuracy (1 point).
 
 A row of `logits` (N, K) has one logit for each of K classes; the prediction is the class with the largest logit.
 `labels` (N,) holds the correct classes. Return the **accuracy**, the fraction of correct predictions, from 0 to 1.
@@ -10,8 +10,6 @@ to each accuracy?)
 
 import numpy as np
 
-POINTS = 1
-OUTPUTS = ("accuracy",)
 HINTS = {"accuracy": "Which class does a row predict, for logits of any size? In how many rows is it the label?"}
 FORMULA = "accuracy = the mean over the rows of (1 where argmax_k logits[n, k] = labels[n], else 0)"
 
@@ -41,12 +39,9 @@ def share(i):
 
 
 MISTAKES = {
-    "accuracy": [
-        ("a row counts only if the label's probability is above ½", lambda i: np.mean(share(i) > 0.5)),
-        ("this is the label's probability, averaged over the rows", lambda i: np.mean(share(i))),
-        (
-            "every class of a row is counted, including those that were correctly not predicted",
-            lambda i: 1 - 2 * (1 - i.right["accuracy"]) / i.logits.shape[1],
-        ),
-    ]
+    "a row counts only if the label's probability is above ½": lambda i: np.mean(share(i) > 0.5),
+    "this is the label's probability, averaged over the rows": lambda i: np.mean(share(i)),
+    "every class of a row is counted, including those that were correctly not predicted": lambda i: (
+        1 - 2 * (1 - i.right["accuracy"]) / i.logits.shape[1]
+    ),
 }

@@ -1,4 +1,4 @@
-"""The optimiser.
+"""5. The optimiser (6 points).
 
 Take one step of **AdamW** on one array `p` with gradient `g`. `mu` and `nu` are the two moments *before* the step, and
 `step` is the step's number t, which starts at 1. Return the new `p`, `mu` and `nu`. Proceed in this order:
@@ -17,8 +17,6 @@ its gradient's sign changes at every step?
 
 import numpy as np
 
-POINTS = 6
-OUTPUTS = ("p", "mu", "nu")
 HINTS = {
     "p": "Two things happen to p: it shrinks a little, if it is a matrix, and it moves. Which mu and nu move it?",
     "mu": "It is a running mean: most of the old one and a little of the new gradient. The two weights add up to 1.",
@@ -55,22 +53,18 @@ def draw(rng, size):
 def compared(i, outputs):
     """Count a mistake in mu or nu only once: an incorrect p is compared with the p that follows from the student's own
     mu and nu. To compute that p, find the old moments from which a correct step would yield the student's mu and nu."""
-    p, mu, nu = (outputs[name] for name in OUTPUTS)
+    p, mu, nu = outputs.values()
     if not i.right or not np.shape(p) == np.shape(mu) == np.shape(nu) == i.p.shape or np.allclose(p, i.right["p"]):
         return outputs
     old_mu, old_nu = (mu - (1 - i.beta1) * i.g) / i.beta1, (nu - (1 - i.beta2) * i.g**2) / i.beta2
-    follows = adamw_step(**i.inputs | {"mu": old_mu, "nu": old_nu})[0]
+    follows = i.solve(mu=old_mu, nu=old_nu)[0]
     return outputs | {"p": i.right["p"] + p - follows} if np.isfinite(follows).all() else outputs
-
-
-def with_penalty(i, least=2):
-    return adamw_step(**i.inputs | {"g": i.g + i.weight_decay * i.p * (i.p.ndim >= least)})[1:]
 
 
 L2 = "the weight decay is added to the gradient: that is Adam with an L2 penalty; AdamW keeps the two separate"
 MISTAKES = {
-    "mu": [(L2, lambda i: with_penalty(i)[0]), (f"{L2}, and decays only matrices", lambda i: with_penalty(i, 0)[0])],
-    "nu": [(L2, lambda i: with_penalty(i)[1])],
+    L2: lambda i: i.solve(g=i.g + i.weight_decay * i.p * (i.p.ndim >= 2)),
+    f"{L2}, and decays only matrices": lambda i: i.solve(g=i.g + i.weight_decay * i.p),
 }
 
 AFTER = """**Beyond the points.** With these functions you can train a classification head, as in lesson 08. Type this

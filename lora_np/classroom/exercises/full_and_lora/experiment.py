@@ -1,9 +1,6 @@
 """The notebook cells for the second session's experiment; they are not graded automatically."""
 
-PARTS = (
-    (
-        "markdown",
-        """## {n}. Your experiment
+PROBLEM = """## 7. Your experiment
 
 Everyone who fine-tunes with LoRA must choose r. But **which rank should you choose, and what does the choice depend
 on?** You now have the tools to find out. `planted(k, seed)` generates a problem whose true ΔW has rank k (k equal
@@ -13,11 +10,9 @@ has some noise, like every measurement.
 **Before anything runs**, write down your guess: if the planted rank is 2, which r has the lowest *training* loss, and
 which has the lowest *test* loss? How does full fine-tuning compare? Then compute a baseline: what is the mean loss of
 the *true* weight W + ΔW if each of the 16 outputs has noise of standard deviation 0.7?
-""",
-    ),
-    (
-        "given",
-        '''N_OUT, N_IN, NOISE = 16, 24, 0.7
+"""
+
+GIVEN = '''N_OUT, N_IN, NOISE = 16, 24, 0.7
 
 
 def planted(k, seed):
@@ -43,20 +38,16 @@ def fit_full(x, target, W, steps, lr):
 
 def loss(x, target, W):
     return np.sum((x @ W.T - target) ** 2) / (2 * len(x))
-''',
-    ),
-    (
-        "markdown",
-        """Write the experiment. For planted ranks of 2 and 16 (16 is full rank here), train LoRA with at least four
+'''
+
+TASK = """Write the experiment. For planted ranks of 2 and 16 (16 is full rank here), train LoRA with at least four
 ranks and full fine-tuning, each with at least three seeds, for 200 steps with `lr = 0.1`. Print one table for each
 planted rank. The rows are: no adapter, each rank, full. The columns are: the number of trained weights, the training
 loss and the test loss; give the mean and standard deviation of each loss over the seeds. A reader should understand the
 table without your code.
-""",
-    ),
-    (
-        "solution",
-        r'''STEPS, LR, SEEDS, RANKS = 200, 0.1, (0, 1, 2), (1, 2, 4, 16)
+"""
+
+SOLUTION = r'''STEPS, LR, SEEDS, RANKS = 200, 0.1, (0, 1, 2), (1, 2, 4, 16)
 
 
 def tuned_weights(k, seed):
@@ -79,6 +70,6 @@ for k in (2, 16):
         sizes, *losses = np.array([of_seed[name] for of_seed in found]).T  # (seeds,) each
         columns = "".join(f"{of.mean():>11.2f} ± {of.std():.2f}" for of in losses)
         print(f"{name:<16}{sizes[0]:>16.0f}{columns}")
-''',
-    ),
-)
+'''
+
+PARTS = (("markdown", PROBLEM), ("code", GIVEN), ("markdown", TASK), ("solution", SOLUTION))

@@ -1,4 +1,4 @@
-"""The project: LoRA on one layer.
+"""6. The project: LoRA on one layer (6 points).
 
 The second session begins with one linear layer, small enough to inspect completely. The layer's weight `W` (out, in) is
 frozen. There is a better weight, W + ΔW, but ΔW is unknown: you have only inputs `x` (N, in) and the better weight's
@@ -26,7 +26,6 @@ in = 8?
 
 import numpy as np
 
-POINTS = 6
 OUTPUTS = ("A", "B")
 HINTS = {
     "the start": "Shapes and initial values are those of exercise set 07. With 0 steps, return the initial A and B.",

@@ -1,4 +1,4 @@
-"""Is one model better than the other?
+"""4. Is one model better than the other? (4 points).
 
 Two models have classified **the same** n snippets. `hits_one` and `hits_other` (n,), one array per model, are `True`
 for each snippet that the model classified correctly. Return the difference between the two accuracies, the first minus
@@ -17,8 +17,6 @@ between the accuracies more certain? (NumPy refuses to subtract two boolean arra
 
 import numpy as np
 
-POINTS = 4
-OUTPUTS = ("difference", "error")
 HINTS = {
     "difference": "Compute one number for each snippet that shows which model was better. Which values can it have?",
     "error": "What is the standard error of the mean of n such numbers? (They take three values, a coin only two.)",
@@ -52,20 +50,13 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "difference": [
-        (
-            "this is the mean over the snippets on which the models differ, not over all snippets",
-            lambda i: i.right["difference"] / np.mean(i.hits_one != i.hits_other),
-        )
-    ],
-    "error": [
-        (
-            "this is the error for two separate test splits, but both models saw the same snippets",
-            lambda i: np.sqrt((np.var(i.hits_one) + np.var(i.hits_other)) / len(i.hits_one)),
-        ),
-        (
-            "this is the standard error of the fraction on which the models differ, whichever is correct",
-            lambda i: np.std(i.hits_one != i.hits_other) / np.sqrt(len(i.hits_one)),
-        ),
-    ],
+    "this is the mean over the snippets on which the models differ, not over all snippets": lambda i: (
+        i.right["difference"] / np.mean(i.hits_one != i.hits_other)
+    ),
+    "this is the error for two separate test splits, but both models saw the same snippets": lambda i: np.sqrt(
+        (np.var(i.hits_one) + np.var(i.hits_other)) / len(i.hits_one)
+    ),
+    "this is the standard error of the fraction on which the models differ, whichever is correct": lambda i: (
+        np.std(i.hits_one != i.hits_other) / np.sqrt(len(i.hits_one))
+    ),
 }

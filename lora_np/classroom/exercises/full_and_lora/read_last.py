@@ -1,4 +1,4 @@
-"""Warm-up: the head's input.
+"""1. Warm-up: the head's input (2 points).
 
 `h` (N, T, C) is the output of the last block, a row of C entries for each position of each text. The texts differ in
 length, and the shorter ones are padded on the right; `lengths` (N,) holds the number of non-padding tokens of each
@@ -11,8 +11,6 @@ receives `dpooled` (N, C). What is `dh`, and how many of its entries are not zer
 
 import numpy as np
 
-POINTS = 2
-OUTPUTS = ("pooled",)
 HINTS = {"pooled": "Where is the last token of a text of one token? Of two? Each text has its own last position."}
 FORMULA = "pooled[n] = h[n, lengths[n] − 1];  h[np.arange(N), lengths - 1]"
 
@@ -32,14 +30,10 @@ def draw(rng, size):
     return {"h": rng.normal(size=(size.N, size.V, size.n_in)), "lengths": lengths}
 
 
-def mean_of_text(i):
-    return np.array([text[:length].mean(axis=0) for text, length in zip(i.h, i.lengths)])
-
-
 MISTAKES = {
-    "pooled": [
-        ("this is the first position, which has seen only itself", lambda i: i.h[:, 0]),
-        ("this is the mean over a text's non-padding tokens", mean_of_text),
-        ("all texts are read at the last position of the longest one", lambda i: i.h[:, i.lengths.max() - 1]),
-    ]
+    "this is the first position, which has seen only itself": lambda i: i.h[:, 0],
+    "this is the mean over a text's non-padding tokens": lambda i: np.array(
+        [text[:length].mean(axis=0) for text, length in zip(i.h, i.lengths)]
+    ),
+    "all texts are read at the last position of the longest one": lambda i: i.h[:, i.lengths.max() - 1],
 }

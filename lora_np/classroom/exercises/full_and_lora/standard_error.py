@@ -1,4 +1,4 @@
-"""The standard error.
+"""3. The standard error (1 point).
 
 A different sample of n snippets would give a different accuracy. The accuracy's standard deviation over such samples is
 the **standard error**. The accuracy and the error are fractions, not percentages.
@@ -13,8 +13,6 @@ Check it yourself: `(np.random.default_rng(0).binomial(n, p, 20_000) / n).std()`
 
 import numpy as np
 
-POINTS = 1
-OUTPUTS = ("error",)
 HINTS = {"error": "Think of a biased coin: what is the standard deviation of one toss, and of the mean of n tosses?"}
 FORMULA = "error = √( accuracy (1 − accuracy) / n )"
 
@@ -36,7 +34,5 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "error": [
-        ("this does not depend on the accuracy: it is correct only for an accuracy of ½", lambda i: 0.5 / np.sqrt(i.n))
-    ]
+    "this does not depend on the accuracy: it is correct only for an accuracy of ½": lambda i: 0.5 / np.sqrt(i.n)
 }

@@ -1,4 +1,4 @@
-"""Gradients by hand.
+"""03. Gradients by hand.
 
 `dy` is the upstream gradient, ∂L/∂y: an array with the shape of `y`. Each entry is the derivative of the loss `L` with
 respect to the same entry of `y`. Given `dy`, a backward pass computes the gradients with respect to the inputs from
@@ -9,18 +9,9 @@ Begin each derivation with one entry of an input: which entries of `y` does it c
 effects. Write the matrix form last.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
-NEEDS = "lesson 03 (`notebooks/03_gradients_by_hand.ipynb`), lesson 04 for the last exercise, paper and a pencil"
+NEEDS = "lesson 04 for the last exercise, paper and a pencil"
 TIME = "two hours in two sessions: a ten-minute warm-up, four derivations, and a hard one at the end"
-EXERCISES = (
-    "centred_difference",
-    "linear_backward",
-    "gelu_backward",
-    "softmax_backward",
-    "cross_entropy_backward",
-    "layer_norm_backward",
-)
-QUESTION = """In words: four colleagues and their gradient checks.
+QUESTION = """7. In words: four colleagues and their gradient checks (4 points).
 
 Four colleagues compare a backward pass with central differences. The first three have written layer norm (C = 16) and
 report the relative error; `dy` and all other inputs are random. Dana has written softmax and takes `L = Σ p`, so her
@@ -52,4 +43,3 @@ Even `np.zeros_like(p)` would pass this test. Her numbers are rounding errors. S
 
 *Marks:* one point for each colleague: half for the verdict, half for the reason and the next step.
 """
-POINTS = 4

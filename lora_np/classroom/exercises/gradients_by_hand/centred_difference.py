@@ -1,4 +1,4 @@
-"""Warm-up: a gradient check.
+"""1. Warm-up: a gradient check (2 points).
 
 `f` takes an array with the shape of `x` and returns a float. Approximate the gradient of `f`, which also has the shape
 of `x`, by **central differences**: move one entry at a time by `h` in both directions, and see how much `f` changes.
@@ -12,8 +12,6 @@ it, at x − h, x and x + h: which two give the best estimate of the slope at x,
 
 import numpy as np
 
-POINTS = 2
-OUTPUTS = ("grad",)
 HINTS = {"grad": "Which points lie on either side of x, and how far apart are they? Are all other entries unchanged?"}
 FORMULA = "grad_i = (f(x + h e_i) − f(x − h e_i)) / 2h,  e_i: 1 at entry i, 0 elsewhere"
 
@@ -50,15 +48,13 @@ def draw(rng, size):
 
 def one_sided(i, cut):
     """Return a one-sided difference: `cut` (np.maximum or np.minimum) replaces x − h or x + h with i.x itself."""
-    return 2 * centred_difference(lambda x: i.f(cut(x, i.x)), i.x, i.h)
+    return 2 * i.solve(f=lambda x: i.f(cut(x, i.x)))
 
 
 MISTAKES = {
-    "grad": [
-        ("this is the forward difference, from x to x + h", lambda i: one_sided(i, np.maximum)),
-        ("this is the backward difference, from x − h to x", lambda i: one_sided(i, np.minimum)),
-        ("the step is much smaller than h", lambda i: centred_difference(i.f, i.x, 1e-5)),
-    ]
+    "this is the forward difference, from x to x + h": lambda i: one_sided(i, np.maximum),
+    "this is the backward difference, from x − h to x": lambda i: one_sided(i, np.minimum),
+    "the step is much smaller than h": lambda i: i.solve(h=1e-5),
 }
 
 AFTER = """**Now you have your own gradient check.** A loss is a scalar, but a layer's output is an array. So choose any

@@ -1,4 +1,4 @@
-"""Cross-entropy.
+"""5. Cross-entropy (3 points).
 
 The loss of one row, −log p_t in nats, measures how surprised the model is by the correct class `t`. `L` is the mean
 loss over the rows. The backward pass begins here: no upstream gradient is needed, because ∂L/∂L = 1.
@@ -14,8 +14,6 @@ selects something else.
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("dlogits",)
 HINTS = {"dlogits": "One row's loss is log Σ_j exp(x_j) − x_t: differentiate both terms. How many rows are averaged?"}
 FORMULA = "dlogits = (softmax(logits) − onehot(targets)) / N"
 
@@ -41,15 +39,11 @@ def at_targets(i):
 
 
 MISTAKES = {
-    "dlogits": [
-        (
-            "in every row, 1 is subtracted at the targets of all rows",
-            lambda i: i.right["dlogits"] + (at_targets(i) - at_targets(i).sum(axis=0)) / i.size.N,
-        ),
-        (
-            "this is the gradient with respect to the probabilities",
-            lambda i: -at_targets(i) / (i.size.N + i.size.N**2 * i.right["dlogits"]),  # at targets, p is 1 + N dlogits
-        ),
-        ("all entries except the target's are 0", lambda i: i.right["dlogits"] * at_targets(i)),
-    ]
+    "in every row, 1 is subtracted at the targets of all rows": lambda i: (
+        i.right["dlogits"] + (at_targets(i) - at_targets(i).sum(axis=0)) / i.size.N
+    ),
+    "this is the gradient with respect to the probabilities": lambda i: (
+        -at_targets(i) / (i.size.N + i.size.N**2 * i.right["dlogits"])  # at targets, p is 1 + N dlogits
+    ),
+    "all entries except the target's are 0": lambda i: i.right["dlogits"] * at_targets(i),
 }

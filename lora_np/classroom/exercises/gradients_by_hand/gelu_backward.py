@@ -1,4 +1,4 @@
-"""GELU.
+"""3. GELU (3 points).
 
 For each entry, a smooth gate `g` between 0 and 1 decides how much of `x` passes through:
 
@@ -15,8 +15,6 @@ import math
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("dx",)
 HINTS = {"dx": "y is a product of two factors. Both depend on x, the second through two nested functions."}
 FORMULA = """g = ½ (1 + tanh u),  u = √(2/π) (x + 0.044715 x³)
 dx = dy ⊙ (g + x · ½ (1 − tanh² u) · u′),  u′ = √(2/π) (1 + 3 · 0.044715 x²)"""
@@ -43,8 +41,6 @@ def slope_of_erf(x):
 
 
 MISTAKES = {
-    "dx": [
-        ("this is ReLU's gradient", lambda i: i.dy * (i.x > 0)),
-        ("this is the slope of the exact GELU, which uses erf instead of tanh", lambda i: i.dy * slope_of_erf(i.x)),
-    ]
+    "this is ReLU's gradient": lambda i: i.dy * (i.x > 0),
+    "this is the slope of the exact GELU, which uses erf instead of tanh": lambda i: i.dy * slope_of_erf(i.x),
 }

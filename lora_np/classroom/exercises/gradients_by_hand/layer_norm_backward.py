@@ -1,4 +1,4 @@
-"""Layer norm.
+"""6. Layer norm (6 points).
 
 The hard one. Each row of C entries is centred, divided by its standard deviation, and then scaled and shifted:
 
@@ -16,8 +16,6 @@ orthogonal? Check your prediction.
 
 import numpy as np
 
-POINTS = 6
-OUTPUTS = ("dx", "dw", "db")
 HINTS = {
     "dx": "x_i affects its row of x̂ in three ways: directly, through the mean, through the variance. Add them up.",
     "dw": "w_c multiplies column c of x̂, in every row.",
@@ -55,15 +53,9 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "dx": [
-        (
-            "w is missing inside the two means",
-            lambda i: i.w * layer_norm_backward(i.dy, i.x_hat, i.inv_std, np.ones_like(i.w))[0],
-        ),
-        (
-            "the variance term divides by C − 1 instead of C",
-            lambda i: layer_norm_backward(i.dy, (i.size.C / (i.size.C - 1)) ** 0.5 * i.x_hat, i.inv_std, i.w)[0],
-        ),
-    ],
-    "dw": [("dw has a factor w, but the correct dw does not depend on w", lambda i: i.right["dw"] * i.w)],
+    "w is missing inside the two means": lambda i: i.w * i.solve(w=np.ones_like(i.w))[0],
+    "the variance term divides by C − 1 instead of C": lambda i: i.solve(
+        x_hat=(i.size.C / (i.size.C - 1)) ** 0.5 * i.x_hat
+    )[0],
+    "dw has a factor w, but the correct dw does not depend on w": lambda i: i.right["dw"] * i.w,
 }

@@ -1,4 +1,4 @@
-"""The linear layer.
+"""2. The linear layer (3 points).
 
 `y = x Wᵀ + b`, row by row: `y_no = Σ_i x_ni W_oi + b_o`. Compute three gradients from `dy`: `dx` is passed on to the
 previous layer, and `dW` and `db` are used to update the parameters. LoRA's backward pass consists of the backward
@@ -11,10 +11,6 @@ if every row of `x` and `dy` is duplicated, what happens to each of the three gr
 
 import numpy as np
 
-from ...exercise import normals
-
-POINTS = 3
-OUTPUTS = ("dx", "dW", "db")
 HINTS = {
     "dx": "x_ni affects only row n of y, but every output o in it. How strongly does it affect each?",
     "dW": "Which rows of y does W_oi affect? Each of them adds a term.",
@@ -34,11 +30,11 @@ def linear_backward(dy, x, W):
 
 
 def draw(rng, size):
-    return normals(rng, size, dy="N n_out", x="N n_in", W="n_out n_in")
+    return size.normals(rng, dy="N n_out", x="N n_in", W="n_out n_in")
 
 
 MISTAKES = {
-    "dx": [("dx does not depend on dy: it is correct only if dy is all ones", lambda i: np.ones_like(i.dy) @ i.W)],
-    "dW": [("dW does not depend on dy: it is correct only if dy is all ones", lambda i: np.ones_like(i.dy).T @ i.x)],
-    "db": [("db does not depend on dy: it is correct only if dy is all ones", lambda i: np.full(len(i.W), len(i.dy)))],
+    "dx does not depend on dy: it is correct only if dy is all ones": lambda i: np.ones_like(i.dy) @ i.W,
+    "dW does not depend on dy: it is correct only if dy is all ones": lambda i: np.ones_like(i.dy).T @ i.x,
+    "db does not depend on dy: it is correct only if dy is all ones": lambda i: np.full(len(i.W), len(i.dy)),
 }

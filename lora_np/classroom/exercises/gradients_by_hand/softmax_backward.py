@@ -1,4 +1,4 @@
-"""Softmax.
+"""4. Softmax (3 points).
 
 Each row of `x` becomes probabilities `p`: `p_i = exp(x_i) / Σ_j exp(x_j)`. Here one entry of `x` affects *every* entry
 in its row of `p`: the corresponding one through the numerator, and all of them through the common denominator.
@@ -13,8 +13,6 @@ You need neither a loop nor a (K, K) array; `keepdims=True` helps.
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("dx",)
 HINTS = {"dx": "x_i changes p_i and, through the denominator, every other p_j. What does each p_j contribute to dx_i?"}
 FORMULA = "dx_i = p_i (dp_i − Σ_j dp_j p_j), row by row"
 
@@ -34,8 +32,6 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "dx": [
-        ("each p_i is differentiated with respect to its own x_i only", lambda i: i.p * (1 - i.p) * i.dp),
-        ("this is the gradient of log softmax", lambda i: i.dp - i.p * i.dp.sum(axis=-1, keepdims=True)),
-    ]
+    "each p_i is differentiated with respect to its own x_i only": lambda i: i.p * (1 - i.p) * i.dp,
+    "this is the gradient of log softmax": lambda i: i.dp - i.p * i.dp.sum(axis=-1, keepdims=True),
 }

@@ -1,13 +1,11 @@
-"""The LoRA layer.
+"""07. The LoRA layer.
 
 Inputs and outputs are stored as rows: `x` is (N, in), `W` is (out, in), `A` is (r, in), `B` is (out, r), and `s = α/r`.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
-NEEDS = "lesson 07 (`notebooks/07_lora_layer.ipynb`), a pencil"
+NEEDS = "a pencil"
 TIME = "60 to 90 minutes: a ten-minute warm-up, and three derivations"
-EXERCISES = ("merge", "lora_forward", "lora_init", "lora_backward")
-QUESTION = """In words.
+QUESTION = """5. In words (4 points).
 
 A colleague initialises both `A` and `B` with small random numbers, "so that both can learn from the first step". In
 three to six sentences: what is true about this claim, what goes wrong, and how can one forward pass show this?
@@ -20,4 +18,3 @@ random factors they do not, and on the base's own training texts the loss is hig
 
 *Marks:* one point each for what is true, why there is no advantage, what goes wrong at the start, and the forward pass.
 """
-POINTS = 4

@@ -1,14 +1,10 @@
-"""Backward.
+"""4. Backward (6 points).
 
 `dy` is the gradient of the loss with respect to `y`. Derive the three gradients on paper: write the forward pass as two
 linear layers and a sum, `u = x Aᵀ`, `z = s u Bᵀ`, `y = x Wᵀ + z`, and work backwards through each of them. (`W` is
 frozen, so there is no `dW`.) **Write down the shape** of each gradient before its formula.
 """
 
-from ...exercise import normals
-
-POINTS = 6
-OUTPUTS = ("dx", "dA", "dB")
 HINTS = {
     "dx": "x takes two paths in the forward pass. Which gradient comes back along each of them?",
     "dA": "u = x Aᵀ is a linear layer whose upstream gradient is du. By which factors is dy multiplied to give du?",
@@ -31,5 +27,4 @@ def lora_backward(dy, x, W, A, B, s):
 
 
 def draw(rng, size):
-    drawn = normals(rng, size, dy="N n_out", x="N n_in", W="n_out n_in", A="r n_in", B="n_out r")
-    return drawn | {"s": size.alpha / size.r}  # B is not zero, as in the middle of training; s is not 1
+    return size.normals(rng, dy="N n_out", x="N n_in", W="n_out n_in", A="r n_in", B="n_out r") | {"s": size.s}

@@ -1,14 +1,10 @@
-"""Forward.
+"""2. Forward (3 points).
 
 Compute the adapted layer's output as in training, before merging. Do not form `ΔW`, which is as large as `W`: on the
 adapter's path, reduce each row of `x` to `r` numbers first. (The check tests only the result.) **Count beforehand:**
 how many multiplications does one row take on the adapter's path, and how many would it take with `ΔW`?
 """
 
-from ...exercise import normals
-
-POINTS = 3
-OUTPUTS = ("y",)
 HINTS = {"y": "There are two paths from x to y. Which of them is scaled by s?"}
 FORMULA = "y = x Wᵀ + b + s (x Aᵀ) Bᵀ"
 
@@ -20,5 +16,4 @@ def lora_forward(x, W, b, A, B, s):
 
 
 def draw(rng, size):
-    drawn = normals(rng, size, x="N n_in", W="n_out n_in", b="n_out", A="r n_in", B="n_out r")
-    return drawn | {"s": size.alpha / size.r}  # B is not zero, as in the middle of training; s is not 1
+    return size.normals(rng, x="N n_in", W="n_out n_in", b="n_out", A="r n_in", B="n_out r") | {"s": size.s}

@@ -1,4 +1,4 @@
-"""Initialisation.
+"""3. Initialisation (3 points).
 
 Training must start from the unchanged base model, and its first step must change `A` or `B`. Draw `A` uniformly between
 −1/√in and 1/√in with `rng.uniform`, and choose the initial `B` yourself.
@@ -6,8 +6,6 @@ Training must start from the unchanged base model, and its first step must chang
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("A", "B")
 HINTS = {
     "A": "A is drawn uniformly from an interval around 0 whose width depends on the number of inputs.",
     "B": "At the start, ΔW = s B A must be zero for any A.",

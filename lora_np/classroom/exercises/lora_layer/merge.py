@@ -1,13 +1,9 @@
-"""Warm-up: merging.
+"""1. Warm-up: merging (2 points).
 
 Training is over. `merge` returns the single matrix that replaces both the base weight and the adapter: for every `x`,
 `x W_mergedᵀ` is the adapted layer's output.
 """
 
-from ...exercise import normals
-
-POINTS = 2
-OUTPUTS = ("W_merged",)
 HINTS = {"W_merged": "Which single matrix maps every x to the sum of the outputs of the layer's two paths?"}
 FORMULA = "W_merged = W + s B A"
 
@@ -18,5 +14,4 @@ def merge(W, A, B, s):
 
 
 def draw(rng, size):
-    drawn = normals(rng, size, W="n_out n_in", A="r n_in", B="n_out r")
-    return drawn | {"s": size.alpha / size.r}  # B is not zero, as in the middle of training; s is not 1
+    return size.normals(rng, W="n_out n_in", A="r n_in", B="n_out r") | {"s": size.s}

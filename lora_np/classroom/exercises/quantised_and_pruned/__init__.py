@@ -1,26 +1,12 @@
-"""Quantised and pruned.
+"""12. Quantised and pruned.
 
 `W` is (out, in), and `Ŵ` (read "W hat", in code `W_hat`) is the dequantised weight. Return results in float64, like the
 weights; codes may have any integer dtype. No exercise needs a loop over weights.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
-NEEDS = (
-    "lesson 12 with its optional sections (`notebooks/12_quantised_and_pruned.ipynb`), [exercise set "
-    "07](07_lora_layer.ipynb), a pencil"
-)
+NEEDS = "including its optional sections, [exercise set 07](07_lora_layer.ipynb), a pencil"
 TIME = "two hours in two sessions: a warm-up, quantising to four bits and back, pruning, and LoRA on a compressed base"
-EXERCISES = (
-    "int8_quantise",
-    "bits_per_weight",
-    "nf4_quantise",
-    "nf4_dequantise",
-    "prune_n_of_m",
-    "sparse_forward",
-    "int8_lora_backward",
-    "merge_back",
-)
-QUESTION = """In words: a plan for a small graphics card.
+QUESTION = """9. In words: a plan for a small graphics card (5 points).
 
 A model has 6.45 billion weights in the linear layers of its blocks, and 0.13 billion others, which are kept in float16.
 You have a graphics card with **8 GB** (8 · 10⁹ bytes) of memory, and want to train a LoRA adapter of rank 16 on all
@@ -59,4 +45,3 @@ ANSWER = """1. Only NF4 fits. The adapter needs the same memory in all three cas
 *Marks:* for the first question, one point for the items that training needs and one for the verdicts; one point for
 each of the other questions.
 """
-POINTS = 5

@@ -1,4 +1,4 @@
-"""How many bits does a weight take?
+"""2. How many bits does a weight take? (2 points).
 
 In NF4, each weight is stored as a 4-bit code, and `block_size` weights share a scale. How many **bits per weight** is
 that, including the scales, for an `n_out` × `n_in` matrix? Compute two numbers:
@@ -12,8 +12,6 @@ bits, blocks of 64 without double quantisation, or blocks of 16 with it? Which o
 quantisation error?
 """
 
-POINTS = 2
-OUTPUTS = ("single", "double")
 HINTS = {
     "single": "In one block, how many bits do the codes and the scale take, and how many weights share them?",
     "double": "List the four stored items. How many numbers does each contain, and how many bits does a number take?",
@@ -43,13 +41,8 @@ def draw(rng, size):
     return {"n_out": 3 * block_size, "n_in": scales // 3, "block_size": block_size}
 
 
+LARGE_ONLY = "this is correct only for a very large matrix: the mean and the step of the short last group are missing"
 MISTAKES = {
-    "single": [("a float32 scale is counted as 4 bits, but it has 32", lambda i: 4 + 4 / i.block_size)],
-    "double": [
-        (
-            "this is correct only for a very large matrix: the mean and the step of the short last group are missing",
-            lambda i: 4 + (8 + 32 / 256) / i.block_size,
-        ),
-        ("the mean and the steps, one for each group of 256 scales, are missing", lambda i: 4 + 8 / i.block_size),
-    ],
+    LARGE_ONLY: lambda i: 4 + (8 + 32 / 256) / i.block_size,
+    "the mean and the steps, one for each group of 256 scales, are missing": lambda i: 4 + 8 / i.block_size,
 }

@@ -1,4 +1,4 @@
-"""LoRA on an int8 base.
+"""7. LoRA on an int8 base (3 points).
 
 Now train LoRA on a base that is stored only as `codes` and `scales`: `Ŵ_oi = scales_o · codes_oi`, and
 
@@ -13,10 +13,6 @@ output `o`. So can you compute `dx` by multiplying by the codes themselves, with
 
 import numpy as np
 
-from ...exercise import normals
-
-POINTS = 3
-OUTPUTS = ("dx", "dA", "dB")
 HINTS = {
     "dx": "What is Ŵ_oi, in codes and scales? Along which two paths does x reach y?",
     "dA": "Is Ŵ on the path between A and y?",
@@ -42,6 +38,6 @@ def int8_lora_backward(dy, x, codes, scales, A, B, s):
 
 
 def draw(rng, size):
-    drawn = normals(rng, size, dy="N n_out", x="N n_in", A="r n_in", B="n_out r")
+    drawn = size.normals(rng, dy="N n_out", x="N n_in", A="r n_in", B="n_out r")
     codes = rng.integers(-127, 128, (size.n_out, size.n_in), dtype=np.int8)
-    return drawn | {"codes": codes, "scales": rng.uniform(0.005, 0.03, size.n_out), "s": size.alpha / size.r}
+    return drawn | {"codes": codes, "scales": rng.uniform(0.005, 0.03, size.n_out), "s": size.s}

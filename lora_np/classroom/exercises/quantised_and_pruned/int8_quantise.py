@@ -1,4 +1,4 @@
-"""Warm-up: eight bits.
+"""1. Warm-up: eight bits (2 points).
 
 Each row of `W` gets its own ruler: evenly spaced marks, numbered −127 … 127, with 0 in the middle, and with the row's
 weight of largest magnitude on the first or the last mark. Compute `codes`, the number of the nearest mark for each
@@ -11,8 +11,6 @@ give?
 
 import numpy as np
 
-POINTS = 2
-OUTPUTS = ("codes", "scales")
 HINTS = {
     "codes": "How many steps from 0 is a weight, and what is the nearest integer? What about a row of zeros?",
     "scales": "Which weight of a row is on mark 127 or −127? How far apart are neighbouring marks?",
@@ -65,16 +63,9 @@ def above_smallest(i):
     return np.rint((i.W - i.W.min(axis=1, keepdims=True)) / np.where(steps > 0, steps, 1.0))
 
 
+LOPSIDED = "the marks range from the smallest to the largest weight of a row, but the ruler is symmetric about 0"
 MISTAKES = {
-    "codes": [("they are counted from the row's smallest weight, but a weight of 0 must have code 0", above_smallest)],
-    "scales": [
-        (
-            "the marks range from the smallest to the largest weight of a row, but the ruler is symmetric about 0",
-            lambda i: np.ptp(i.W, axis=1) / 255,
-        ),
-        (
-            "the largest weight of the whole matrix sets one scale for all rows",
-            lambda i: np.full(len(i.W), np.abs(i.W).max() / 127),
-        ),
-    ],
+    "they are counted from the row's smallest weight, but a weight of 0 must have code 0": above_smallest,
+    LOPSIDED: lambda i: np.ptp(i.W, axis=1) / 255,
+    "the largest weight of W sets one scale for all rows": lambda i: np.full(len(i.W), np.abs(i.W).max() / 127),
 }

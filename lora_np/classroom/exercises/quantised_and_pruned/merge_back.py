@@ -1,4 +1,4 @@
-"""Merging back.
+"""8. Merging back (3 points).
 
 The hard one. Training is over, and the result must be a single matrix again, in eight bits like the base. So quantise
 `Ŵ + s B A` as in exercise 1, and return `new_codes` and `new_scales`. Also return `lost`, the norm of the rounding
@@ -11,11 +11,8 @@ about 0 or about 1? **When your code passes:** which single entry of an update c
 
 import numpy as np
 
-from ...exercise import normals
 from .int8_quantise import follow, int8_quantise
 
-POINTS = 3
-OUTPUTS = ("new_codes", "new_scales", "lost")
 HINTS = {
     "new_codes": "Dequantise, add the update, quantise again. What is a row's new ruler? Where on it are the weights?",
     "new_scales": "A ruler must reach the largest weight of its row. What are the row's weights now?",
@@ -47,9 +44,9 @@ def draw(rng, size):
 
     No weight is near the midpoint between two marks, so rounding errors cannot change a code.
     """
-    s = size.alpha / size.r
+    s = size.s
     while True:
-        W, A, B = normals(rng, size, W="n_out n_in", A="r n_in", B="n_out r").values()
+        W, A, B = size.normals(rng, W="n_out n_in", A="r n_in", B="n_out r").values()
         codes, scales = int8_quantise(W)
         scales = scales * rng.uniform(0.5, 2.0, size.n_out)
         B *= [2.0, 0.4, 5.0][size.number] * scales.mean() / np.std(B @ A)
@@ -61,7 +58,7 @@ def draw(rng, size):
 
 def compared(i, outputs):
     """Also accept codes that fit the student's own scales, and a `lost` that fits the student's codes and scales."""
-    codes, scales, lost = (outputs[name] for name in OUTPUTS)
+    codes, scales, lost = outputs.values()
     if i.right and np.shape(codes) == i.codes.shape and np.shape(scales) == i.scales.shape and np.any(codes):
         delta = i.s * i.B @ i.A
         merged = i.scales[:, None] * i.codes + delta
@@ -78,12 +75,7 @@ def kept(i):
 
 
 MISTAKES = {
-    "new_codes": [
-        ("the old rulers are kept, but the largest weight of a row may now be beyond their ends", kept),
-        ("the old rulers are kept, and weights beyond their ends are clipped", lambda i: np.clip(kept(i), -127, 127)),
-        (
-            "the codes of the base and those of ΔW are added, but their steps differ",
-            lambda i: 1.0 * i.codes + int8_quantise(i.B @ i.A)[0],
-        ),
-    ]
+    "the old rulers are kept, but the largest weight of a row may now be beyond their ends": kept,
+    "the old rulers are kept, and weights beyond their ends are clipped": lambda i: np.clip(kept(i), -127, 127),
+    "the codes of Ŵ and ΔW are added, but their steps differ": lambda i: 1.0 * i.codes + int8_quantise(i.B @ i.A)[0],
 }

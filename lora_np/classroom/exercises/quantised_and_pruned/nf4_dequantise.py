@@ -1,4 +1,4 @@
-"""Dequantising NF4.
+"""4. Dequantising NF4 (3 points).
 
 In a file, two codes share one byte, an integer from 0 to 255: `first code · 16 + second code`. The bytes are in the
 order of the weights: the first byte holds the codes of weights 0 and 1, the second byte those of weights 2 and 3.
@@ -13,8 +13,6 @@ import numpy as np
 
 from ....compress import CODE_POINTS
 
-POINTS = 3
-OUTPUTS = ("W_hat",)
 HINTS = {"W_hat": "86 = 5 · 16 + 6: which codes are these, in which order? How many weights share a scale?"}
 FORMULA = """codes: byte // 16, then byte % 16, for each byte in turn
 ŵ = points[code] · absmax of its block, filled into the shape row by row"""
@@ -39,17 +37,11 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "W_hat": [
-        (
-            "the scale changes from weight to weight, but it should change from block to block",
-            lambda i: nf4_dequantise(i.packed, 1 + 0 * i.absmax, i.points, i.shape) * np.resize(i.absmax, i.shape),
-        ),
-        (
-            "the points are assumed to be evenly spaced",
-            lambda i: nf4_dequantise(i.packed, i.absmax, np.linspace(-1, 1, 16), i.shape),
-        ),
-        ("the matrix is filled column by column", lambda i: i.right["W_hat"].ravel().reshape(i.shape, order="F")),
-    ]
+    "the scale changes from weight to weight, but it should change from block to block": lambda i: (
+        i.solve(absmax=np.ones_like(i.absmax)) * np.resize(i.absmax, i.shape)
+    ),
+    "the points are assumed to be evenly spaced": lambda i: i.solve(points=np.linspace(-1, 1, 16)),
+    "the matrix is filled column by column": lambda i: i.right["W_hat"].ravel().reshape(i.shape, order="F"),
 }
 
 AFTER = """**Beyond the points.** Quantise and dequantise a real matrix with your own two functions. Type this in:

@@ -1,4 +1,4 @@
-"""Quantising to NF4.
+"""3. Quantising to NF4 (4 points).
 
 Quantise `W` to 16 given `points` instead of evenly spaced marks. The points increase from −1 to 1, and code `k`
 represents `points[k]`. The blocks follow one another row by row, like the weights in memory; `block_size` need not
@@ -16,8 +16,6 @@ import numpy as np
 
 from ....compress import CODE_POINTS
 
-POINTS = 4
-OUTPUTS = ("codes", "absmax")
 HINTS = {
     "codes": "First scale a block to [−1, 1]. How far is one of its weights from each of the 16 points?",
     "absmax": "In which order are the weights in memory? Which weight of a block must become −1 or 1?",
@@ -56,23 +54,12 @@ def compared(i, outputs):
     return outputs
 
 
-def point_below(i):
-    u = i.W.reshape(-1, i.block_size) / i.right["absmax"][:, None]
-    return np.searchsorted(i.points, u, side="right") - 1
-
-
 MISTAKES = {
-    "codes": [
-        (
-            "the points are assumed to be evenly spaced",
-            lambda i: nf4_quantise(i.W, np.linspace(-1, 1, 16), i.block_size)[0],
-        ),
-        ("each weight gets the code of the point below it, not that of the nearest point", point_below),
-    ],
-    "absmax": [
-        (
-            "each block gets the largest magnitude of the entire matrix, not its own",
-            lambda i: np.full(i.W.size // i.block_size, np.abs(i.W).max()),
-        )
-    ],
+    "the points are assumed to be evenly spaced": lambda i: i.solve(points=np.linspace(-1, 1, 16)),
+    "each weight gets the code of the point below it, not that of the nearest point": lambda i: (
+        np.searchsorted(i.points, i.W.reshape(-1, i.block_size) / i.right["absmax"][:, None], side="right") - 1
+    ),
+    "each block gets the largest magnitude of the entire matrix, not its own": lambda i: np.full(
+        i.W.size // i.block_size, np.abs(i.W).max()
+    ),
 }

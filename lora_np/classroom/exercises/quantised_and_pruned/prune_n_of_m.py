@@ -1,4 +1,4 @@
-"""Pruning in groups.
+"""5. Pruning in groups (2 points).
 
 Of every `m` neighbouring weights in a row, keep the `n` weights of largest magnitude, and set the others to 0. No two
 weights have equal magnitudes, and `m` divides the row length. With `n` = 2 and `m` = 4, this is lesson 12's "2 of 4".
@@ -10,8 +10,6 @@ here, and is there a row for which the other method keeps more?
 
 import numpy as np
 
-POINTS = 2
-OUTPUTS = ("W_pruned",)
 HINTS = {"W_pruned": "Reshape W so that a third axis runs over a group's members. Which m − n members are smallest?"}
 FORMULA = "groups = |W|.reshape(out, in / m, m); in each, the m − n of smallest magnitude become 0"
 
@@ -41,8 +39,6 @@ def largest(i, axis):
 
 
 MISTAKES = {
-    "W_pruned": [
-        ("an entire row is treated as one group", lambda i: largest(i, 1)),
-        ("the entire matrix is treated as one group (unstructured pruning)", lambda i: largest(i, None)),
-    ]
+    "an entire row is treated as one group": lambda i: largest(i, 1),
+    "the entire matrix is treated as one group (unstructured pruning)": lambda i: largest(i, None),
 }

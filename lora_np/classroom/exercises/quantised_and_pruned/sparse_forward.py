@@ -1,4 +1,4 @@
-"""A format for zeros.
+"""6. A format for zeros (3 points).
 
 A zero takes as much memory as any other number, unless the format omits zeros, as the format for 2:4 sparsity does. For
 every four neighbouring weights, `values` holds the two that were not pruned, in order, and `positions` holds their
@@ -14,8 +14,6 @@ average, with 16-bit values?
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("y",)
 HINTS = {"y": "Values 0 and 1 of a row belong to inputs 0 … 3, values 2 and 3 to 4 … 7. Where does value k belong?"}
 FORMULA = "y_no = Σ_k values_ok · x[n, 4 (k // 2) + positions_ok]"
 
@@ -43,18 +41,11 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "y": [
-        (
-            "the positions are not used: the values are multiplied by the first half of the inputs",
-            lambda i: i.x[:, : i.values.shape[1]] @ i.values.T,
-        ),
-        (
-            "the position is added to the value's own index",
-            lambda i: np.sum(i.values * i.x[:, np.arange(i.values.shape[1]) + i.positions], axis=-1),
-        ),
-        (
-            "only the second value of each group is used",
-            lambda i: sparse_forward(i.x, i.values * (np.arange(i.values.shape[1]) % 2), i.positions),
-        ),
-    ]
+    "the positions are not used: the values are multiplied by the first half of the inputs": lambda i: (
+        i.x[:, : i.values.shape[1]] @ i.values.T
+    ),
+    "the position is added to the value's own index": lambda i: np.sum(
+        i.values * i.x[:, np.arange(i.values.shape[1]) + i.positions], axis=-1
+    ),
+    "only each group's second value is used": lambda i: i.solve(values=i.values * (np.arange(i.values.shape[1]) % 2)),
 }

@@ -1,22 +1,12 @@
-"""Rank and singular values.
+"""02. Rank and singular values.
 
 The symbols are those of the lesson: `W` and `M` are full matrices (out, in); `B` (out, r) and `A` (r, in) are thin
 factors; `sigma` holds singular values in descending order. You may use loops, but you will hardly need them.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
-NEEDS = "lesson 02 (`notebooks/02_rank_and_svd.ipynb`), paper and a pencil"
+NEEDS = "paper and a pencil"
 TIME = "90 minutes: a ten-minute warm-up, five short exercises, a hard one, and five claims to assess"
-EXERCISES = (
-    "adapter_size",
-    "largest_saving_rank",
-    "product_column",
-    "truncate",
-    "energy_share",
-    "rank_at_energy",
-    "product_singular_values",
-)
-QUESTION = """In words: five claims.
+QUESTION = """8. In words: five claims (5 points).
 
 Here are five common claims about LoRA. For each, explain in two or three sentences why it is true, is false, or does
 not follow. Add a measurement or a small example that would convince the speaker.
@@ -50,4 +40,3 @@ ANSWER = """1. **Does not follow.** The rank counts every direction above roundi
 
 *Marks:* one point for each claim: half for the verdict, half for a valid reason with a measurement or example.
 """
-POINTS = 5

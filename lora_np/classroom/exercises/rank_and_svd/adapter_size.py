@@ -1,4 +1,4 @@
-"""Warm-up: how many parameters?
+"""1. Warm-up: how many parameters? (1 point).
 
 LoRA stores a change to `W` (out, in) as two thin factors, `B` (out, r) and `A` (r, in). How many parameters do the two
 factors have together?
@@ -8,8 +8,6 @@ hundredth, or less? How does this fraction of `W`'s parameters change if both ou
 share of parameters in large models.
 """
 
-POINTS = 1
-OUTPUTS = ("count",)
 HINTS = {"count": "What are the shapes of B and A? How many entries does each have?"}
 FORMULA = "count = r · (out + in):  out · r for B, and r · in for A"
 
@@ -27,9 +25,7 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "count": [
-        ("this is the number of parameters of W", lambda i: i.n_out * i.n_in),
-        ("out, in and r are multiplied", lambda i: i.n_out * i.n_in * i.r),
-        ("r² is subtracted: r² parameters are redundant, but they are stored", lambda i: i.right["count"] - i.r**2),
-    ]
+    "this is the number of parameters of W": lambda i: i.n_out * i.n_in,
+    "out, in and r are multiplied": lambda i: i.n_out * i.n_in * i.r,
+    "r² is subtracted: r² parameters are redundant, but they are stored": lambda i: i.right["count"] - i.r**2,
 }

@@ -1,4 +1,4 @@
-"""The energy that a truncation keeps.
+"""5. The energy that a truncation keeps (2 points).
 
 The energy of a matrix `M` is ‖M‖². What share of the energy remains if `M` is truncated to rank `k`? You are given all
 singular values of `M`.
@@ -9,8 +9,6 @@ energy. How large is its relative error, ‖M − M_k‖ / ‖M‖? (Most people
 
 import numpy as np
 
-POINTS = 2
-OUTPUTS = ("share",)
 HINTS = {"share": "Which sum over the singular values is the energy ‖M‖², and which part of it is kept?"}
 FORMULA = "share = (σ₁² + … + σ_k²) / (σ₁² + … + σ_n²)"
 
@@ -28,12 +26,7 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "share": [
-        (
-            "the singular values are added up before squaring",
-            lambda i: (i.sigma[: i.k].sum() / i.sigma.sum()) ** 2,
-        ),
-        ("this is the relative error of the truncation, ‖M − M_k‖ / ‖M‖", lambda i: np.sqrt(1 - i.right["share"])),
-        ("this is the kept energy divided by the lost energy", lambda i: i.right["share"] / (1 - i.right["share"])),
-    ]
+    "the singular values are added up before squaring": lambda i: (i.sigma[: i.k].sum() / i.sigma.sum()) ** 2,
+    "this is the relative error of the truncation, ‖M − M_k‖ / ‖M‖": lambda i: np.sqrt(1 - i.right["share"]),
+    "this is the kept energy divided by the lost energy": lambda i: i.right["share"] / (1 - i.right["share"]),
 }

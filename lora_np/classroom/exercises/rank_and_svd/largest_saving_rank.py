@@ -1,4 +1,4 @@
-"""The largest rank that saves memory.
+"""2. The largest rank that saves memory (3 points).
 
 If the rank is too high, `B` and `A` have more entries than `W`. Compute the largest rank `r` for which `B` and `A`
 together have **fewer** entries than `W`.
@@ -9,8 +9,6 @@ result if one is much longer than the other? (`/` gives floats, which are rounde
 exact.)
 """
 
-POINTS = 3
-OUTPUTS = ("r",)
 HINTS = {"r": "Write the condition as an inequality in r. Does it hold if both sides are equal?"}
 FORMULA = "the largest integer r with r (out + in) < out · in, that is (out · in − 1) // (out + in)"
 
@@ -35,15 +33,7 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "r": [
-        (
-            "at this rank B and A may have exactly as many entries as W",
-            lambda i: i.n_out * i.n_in // (i.n_out + i.n_in),
-        ),
-        (
-            "this is the largest possible rank of W, at which the factors are larger than W",
-            lambda i: min(i.n_out, i.n_in),
-        ),
-        ("it is half the shorter side, but W need not be square", lambda i: min(i.n_out, i.n_in) // 2),
-    ]
+    "at this rank B and A may have exactly as many entries as W": lambda i: i.n_out * i.n_in // (i.n_out + i.n_in),
+    "this is the largest possible rank of W, at which the factors are larger than W": lambda i: min(i.n_out, i.n_in),
+    "it is half the shorter side, but W need not be square": lambda i: min(i.n_out, i.n_in) // 2,
 }

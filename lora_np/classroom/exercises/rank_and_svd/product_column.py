@@ -1,4 +1,4 @@
-"""One column of B A.
+"""3. One column of B A (2 points).
 
 Column `j` of a weight matrix is the layer's output if input `j` is 1 and all other inputs are 0. Compute column `j` of
 `B A` without forming `B A`. (The check measures the peak memory of a call, with a `B` and an `A` whose product would
@@ -9,8 +9,6 @@ have 6 million entries.)
 how many would it need if it formed `B A` first? **When your code passes:** how do you compute *row* `o` of `B A`?
 """
 
-POINTS = 2
-OUTPUTS = ("column",)
 HINTS = {"column": "(B A)_oj = Σ_k B_ok A_kj. Which entries of A does this sum contain, whatever o is?"}
 FORMULA = "column j of B A = B · (column j of A)"
 
@@ -34,9 +32,7 @@ def large(rng, size):
 
 
 MISTAKES = {
-    "column": [
-        ("this is column j of B", lambda i: i.B[:, i.j]),
-        ("B and column j of A are summed over r before multiplying", lambda i: i.B.sum(axis=1) * i.A[:, i.j].sum()),
-        ("this is the sum of all columns of B A", lambda i: i.B @ i.A.sum(axis=1)),
-    ]
+    "this is column j of B": lambda i: i.B[:, i.j],
+    "B and column j of A are summed over r before multiplying": lambda i: i.B.sum(axis=1) * i.A[:, i.j].sum(),
+    "this is the sum of all columns of B A": lambda i: i.B @ i.A.sum(axis=1),
 }

@@ -1,4 +1,4 @@
-"""The spectrum of an adapter.
+"""7. The spectrum of an adapter (4 points).
 
 The hard one. A 4096 × 4096 update `B A` with r = 8 has at most 8 non-zero singular values. To compute these values,
 `np.linalg.svd(B @ A)` processes 16.8 million entries. Compute the singular values **without forming B A**; this check
@@ -18,8 +18,6 @@ shape?
 
 import numpy as np
 
-POINTS = 4
-OUTPUTS = ("sigma",)
 HINTS = {"sigma": "In B = Q R, the Q only rotates. Do the same with Aᵀ: what is left between the two Q's?"}
 FORMULA = "B = Q_B R_B and Aᵀ = Q_A R_A: the singular values of B A are those of R_B R_Aᵀ, which is (r, r)"
 
@@ -48,20 +46,15 @@ def large(rng, size):
 
 
 MISTAKES = {
-    "sigma": [
-        (
-            "the singular values of B are multiplied by those of A",
-            lambda i: np.linalg.svd(i.B, compute_uv=False) * np.linalg.svd(i.A, compute_uv=False),
-        ),
-        (
-            "the norms of B's columns are multiplied by those of A's rows",
-            lambda i: np.sort(np.linalg.norm(i.B, axis=0) * np.linalg.norm(i.A, axis=1))[::-1],
-        ),
-        (
-            "these are the diagonal entries of R_B R_Aᵀ, not its singular values",
-            lambda i: np.abs(np.diag(np.linalg.qr(i.B)[1] @ np.linalg.qr(i.A.T)[1].T)),
-        ),
-    ]
+    "the singular values of B are multiplied by those of A": lambda i: (
+        np.linalg.svd(i.B, compute_uv=False) * np.linalg.svd(i.A, compute_uv=False)
+    ),
+    "the norms of B's columns are multiplied by those of A's rows": lambda i: np.sort(
+        np.linalg.norm(i.B, axis=0) * np.linalg.norm(i.A, axis=1)
+    )[::-1],
+    "these are the diagonal entries of R_B R_Aᵀ, not its singular values": lambda i: np.abs(
+        np.diag(np.linalg.qr(i.B)[1] @ np.linalg.qr(i.A.T)[1].T)
+    ),
 }
 
 AFTER = """**Beyond the points.** Now you can analyse a real adapter with three of your own functions. Type this in:

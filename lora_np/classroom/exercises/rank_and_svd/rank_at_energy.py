@@ -1,4 +1,4 @@
-"""How many directions?
+"""6. How many directions? (3 points).
 
 Now the reverse question: what is the smallest number of directions that together hold a given share of the energy? With
 share = 0.9, this is the lesson's "rank of 90 %". Directions that hold exactly the given share are enough.
@@ -9,8 +9,6 @@ equal singular values hold 90 % of their energy? (Is your result the number of d
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("k",)
 HINTS = {"k": "Add up the energies, strongest direction first. How many have you added when the share is reached?"}
 FORMULA = "the smallest k with σ₁² + … + σ_k² ≥ share · (σ₁² + … + σ_n²)"
 
@@ -34,14 +32,6 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "k": [
-        (
-            "this is the given share of the number of directions, not of their energy",
-            lambda i: int(np.ceil(i.share * len(i.sigma))),
-        ),
-        (
-            "this counts the singular values that are at least (1 − share) σ₁",
-            lambda i: np.sum(i.sigma >= (1 - i.share) * i.sigma[0]),
-        ),
-    ]
+    "this is the share of the number of directions, not of their energy": lambda i: np.ceil(i.share * len(i.sigma)),
+    "this counts the singular values ≥ (1 − share) σ₁": lambda i: np.sum(i.sigma >= (1 - i.share) * i.sigma[0]),
 }

@@ -1,4 +1,4 @@
-"""The nearest matrix of rank k.
+"""4. The nearest matrix of rank k (3 points).
 
 Compute the matrix of rank `k` that is nearest to `M` in the Frobenius norm. You may use `np.linalg.svd`; look first at
 the shapes of the arrays that it returns.
@@ -11,8 +11,6 @@ change?
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("M_k",)
 HINTS = {"M_k": "Which terms of Σ_i σ_i U_:i V_:iᵀ do you keep? Does NumPy return V or Vᵀ?"}
 FORMULA = "M_k = Σ_i σ_i U_:i V_:iᵀ, i from 1 to k, = (U[:, :k] * σ[:k]) @ Vt[:k]"
 
@@ -34,12 +32,9 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "M_k": [
-        ("the last k terms are dropped, and the others are kept", lambda i: truncate(i.M, min(i.M.shape) - i.k)),
-        ("the first k columns of M are kept, and the others are 0", lambda i: i.M * (np.arange(i.M.shape[1]) < i.k)),
-        (
-            "the column means are subtracted before truncation and added back after it",
-            lambda i: truncate(i.M - i.M.mean(axis=0), i.k) + i.M.mean(axis=0),
-        ),
-    ]
+    "the last k terms are dropped, and the others are kept": lambda i: i.solve(k=min(i.M.shape) - i.k),
+    "the first k columns of M are kept, and the others are 0": lambda i: i.M * (np.arange(i.M.shape[1]) < i.k),
+    "the column means are subtracted before truncation and added back after it": lambda i: (
+        i.solve(M=i.M - i.M.mean(axis=0)) + i.M.mean(axis=0)
+    ),
 }

@@ -1,4 +1,4 @@
-"""Rewards and preferences.
+"""18. Rewards and preferences.
 
 A language model is a policy π: it draws texts. GRPO makes texts with high rewards more probable, and DPO learns from
 pairs of a preferred and a rejected text. You implement both losses and their gradients, which reach the model only
@@ -9,14 +9,9 @@ columns, and `V` tokens in the vocabulary. Log probabilities are in nats. Every 
 a mistake in one does not affect the next. Your gradient check from exercise set 03 can test all gradients.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
-NEEDS = (
-    "lesson 18 (`notebooks/18_rewards_and_preferences.ipynb`), "
-    "your `cross_entropy_backward` from [exercise set 03](03_gradients_by_hand.ipynb), paper and a pencil"
-)
+NEEDS = "your `cross_entropy_backward` from [exercise set 03](03_gradients_by_hand.ipynb), paper and a pencil"
 TIME = "two hours in two sessions: a warm-up and the log probabilities; two losses and a report to assess"
-EXERCISES = ("advantages", "token_log_probs_backward", "grpo", "dpo")
-QUESTION = """In words: a report of a success.
+QUESTION = """5. In words: a report of a success (5 points).
 
 A colleague has trained the small base with GRPO to continue the beginnings of film reviews. The reward is the
 probability of "positive" by a tf-idf classifier, which was trained on one half of the snippets. The report says:
@@ -61,4 +56,3 @@ ANSWER = """1. **The divergence, the distinct bigrams, and reading.** At 6.4 nat
 
 *Marks:* one point for each question.
 """
-POINTS = 5

@@ -1,4 +1,4 @@
-"""Warm-up: advantages.
+"""1. Warm-up: advantages (2 points).
 
 For each of `P` prompts, the policy has drawn a group of `G` completions, and each completion has a reward. GRPO makes a
 completion more probable if its reward is above its group's mean, and less probable if it is below. Compute the
@@ -9,8 +9,6 @@ The rewards are a sample, so their variance divides by G − 1.
 0.0001? How do the advantages change if you multiply all rewards by 100 and add 3? What does each row add up to?
 """
 
-POINTS = 2
-OUTPUTS = ("advantages",)
 HINTS = {"advantages": "Which rewards belong to one prompt? Are both the mean and the standard deviation theirs?"}
 FORMULA = "advantages = (R − mean(R)) / (std(R) + 0.0001), row by row;  std² = Σ (R − mean(R))² / (G − 1)"
 
@@ -33,8 +31,8 @@ def draw(rng, size):
     return {"rewards": rewards}
 
 
-def over_all_groups(i):
-    return (i.rewards - i.rewards.mean()) / (i.rewards.std(ddof=1) + 0.0001)
-
-
-MISTAKES = {"advantages": [("mean and standard deviation are those of all rewards, not of a group", over_all_groups)]}
+MISTAKES = {
+    "mean and standard deviation are those of all rewards, not of a group": lambda i: (
+        (i.rewards - i.rewards.mean()) / (i.rewards.std(ddof=1) + 0.0001)
+    )
+}

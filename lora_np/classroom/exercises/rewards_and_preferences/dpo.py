@@ -1,4 +1,4 @@
-"""DPO.
+"""4. DPO (4 points).
 
 Each of `P` pairs has two texts, y₁ and y₂, for one prompt, and people prefer y₁. `log_probs` (P, 2) holds the log
 probabilities of both by the policy, and `reference` (P, 2) those by the model before training. The margin is
@@ -16,8 +16,6 @@ probability during training? Which pairs count most, and which hardly count?
 
 import numpy as np
 
-POINTS = 4
-OUTPUTS = ("loss", "dlog_probs")
 HINTS = {
     "loss": "−log σ(m) is the logarithm of a sum of two exponentials. Which two? Over what do you average?",
     "dlog_probs": "What is the slope of −log σ(m) far below m = 0, at 0 and far above 0? How does each text change m?",
@@ -50,9 +48,9 @@ def margins(i):
     return i.beta * (i.log_probs - i.reference) @ [1, -1]
 
 
-LATE = "the logarithm is taken after the mean"
-TURNED = "pairs have the weight σ(m), so those in the right order count most, but their weight is σ(−m)"
 MISTAKES = {
-    "loss": [(LATE, lambda i: -np.log(np.mean(np.exp(-np.logaddexp(0, -margins(i))))))],
-    "dlog_probs": [(TURNED, lambda i: i.right["dlog_probs"] * np.exp(margins(i))[:, None])],
+    "the logarithm is taken after the mean": lambda i: -np.log(np.mean(np.exp(-np.logaddexp(0, -margins(i))))),
+    "pairs have the weight σ(m), so those in the right order count most, but their weight is σ(−m)": lambda i: (
+        i.right["dlog_probs"] * np.exp(margins(i))[:, None]
+    ),
 }

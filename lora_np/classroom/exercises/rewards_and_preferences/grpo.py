@@ -1,4 +1,4 @@
-"""GRPO.
+"""3. GRPO (6 points).
 
 The hard one. The arrays `log_probs`, `old` and `reference` hold the log probabilities of the tokens of N completions:
 log π by the policy, log π_old by the older policy that drew them, and log π_ref by the model before training. Each
@@ -19,8 +19,6 @@ two completions of equal advantage, with 10 and with 100 tokens?
 
 import numpy as np
 
-POINTS = 6
-OUTPUTS = ("loss", "dlog_probs")
 HINTS = {
     "loss": "What is the mean of one completion over its own tokens? Which sign turns a gain into a loss?",
     "dlog_probs": "Where is the minimum flat? How does e^d − d − 1 change with log π? What is each token's weight?",
@@ -59,24 +57,16 @@ def draw(rng, size):
     return drawn | {"real": real, "clip": float(rng.uniform(0.1, 0.3)), "beta": float(rng.uniform(0.3, 0.9))}
 
 
-def on_both_sides(i):
+def both_sides(i):
     ratio, tokens = np.exp(i.log_probs - i.old), i.real.sum(axis=1, keepdims=True)
     slope = np.where(np.abs(ratio - 1) < i.clip, ratio, 0.0) * i.advantage[:, None]
-    return grpo(**i.inputs | {"advantage": 0 * i.advantage})[1] - i.real / tokens / len(tokens) * slope
+    return i.solve(advantage=0 * i.advantage)[1] - i.real / tokens / len(tokens) * slope
 
 
-def over_all_tokens(i):
-    tokens = i.real.sum(axis=1, keepdims=True)
-    return i.right["dlog_probs"] * tokens / tokens.mean()
-
-
-BOTH = "ρ is clipped on both sides, but on which side the gradient is 0 depends on the sign of the advantage"
-ALL = "the mean is over all tokens at once, so long completions count more than short ones"
-PADDING = "padding counts as if it were part of the completions"
 MISTAKES = {
-    "dlog_probs": [
-        (BOTH, on_both_sides),
-        (ALL, over_all_tokens),
-        (PADDING, lambda i: grpo(**i.inputs | {"real": np.ones_like(i.real)})[1]),
-    ]
+    "ρ is clipped on both sides, but on which side the gradient is 0 depends on the advantage's sign": both_sides,
+    "the mean is over all tokens at once, so long completions count more than short ones": lambda i: (
+        i.right["dlog_probs"] * i.real.sum(axis=1, keepdims=True) * len(i.real) / i.real.sum()
+    ),
+    "padding counts as if it were part of the completions": lambda i: i.solve(real=np.ones_like(i.real))[1],
 }

@@ -1,4 +1,4 @@
-"""The log probability of a token.
+"""2. The log probability of a token (3 points).
 
 GRPO and DPO depend on the model only through the log probabilities of tokens. Position n has the logits z_n, row n of
 z = x Wᵀ. If its token is t, the log probability is l_n = log softmax(z_n)[t]. The loss provides `dl`, its gradient with
@@ -15,10 +15,7 @@ entry of dz at the token larger if p_t = 0.01 or if p_t = 0.99?
 import numpy as np
 
 from ....ops.softmax import softmax
-from ...exercise import normals
 
-POINTS = 3
-OUTPUTS = ("dx", "dW")
 HINTS = {
     "dx": "What is dz? How strongly does x_nc affect each z_ni?",
     "dW": "What is dz? Row i of W affects z_ni at every position n: add up these effects.",
@@ -41,13 +38,11 @@ def token_log_probs_backward(dl, x, W, targets):
 
 def draw(rng, size):
     targets = rng.choice(size.V, size.N, replace=False)
-    return normals(rng, size, dl="N", x="N C", W="V C") | {"targets": targets}
+    return size.normals(rng, dl="N", x="N C", W="V C") | {"targets": targets}
 
 
-def without_log(i):
-    p = softmax(i.x @ i.W.T)[np.arange(len(i.x)), i.targets]
-    return token_log_probs_backward(i.dl * p, i.x, i.W, i.targets)
-
-
-OF_P = "the logarithm is missing: dl is the gradient with respect to log p, not to p"
-MISTAKES = {"dx": [(OF_P, lambda i: without_log(i)[0])], "dW": [(OF_P, lambda i: without_log(i)[1])]}
+MISTAKES = {
+    "the logarithm is missing: dl is the gradient with respect to log p, not to p": lambda i: i.solve(
+        dl=i.dl * softmax(i.x @ i.W.T)[np.arange(len(i.x)), i.targets]
+    )
+}

@@ -1,4 +1,4 @@
-"""Since GPT-2.
+"""14. Since GPT-2.
 
 Llama replaces four parts of GPT-2. You implement each replacement and its backward pass.
 
@@ -7,21 +7,9 @@ The symbols are: `N` texts or rows, `T` tokens, `C` columns, `F` columns inside 
 mistake in one does not affect the next.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
-NEEDS = "lesson 14 (`notebooks/14_since_gpt2.ipynb`), lessons 05 and 06 for the rest of the block, a pencil"
+NEEDS = "lessons 05 and 06 for the rest of the block, a pencil"
 TIME = "90 minutes: four forward and backward passes, a count, and a question"
-EXERCISES = (
-    "rms_norm",
-    "rms_norm_backward",
-    "rotate",
-    "rotate_backward",
-    "swiglu",
-    "swiglu_backward",
-    "repeat_heads",
-    "repeat_heads_backward",
-    "cache_bytes",
-)
-QUESTION = """In words: without training.
+QUESTION = """10. In words: without training (4 points).
 
 Someone gives you the weights of a trained GPT-2. You may compute new weights from them, and you may add biases to
 Llama's linear layers. You may not train. The logits must not change, except for rounding.
@@ -46,4 +34,3 @@ ANSWER = """\
 
 *Marks:* one point for each part: half for yes or no, half for the reason.
 """
-POINTS = 4

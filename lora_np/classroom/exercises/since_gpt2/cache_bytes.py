@@ -1,4 +1,4 @@
-"""The memory of the key-value cache.
+"""9. The memory of the key-value cache (2 points).
 
 When a model generates text, it caches the keys and values of all tokens so far, in every layer. Count the bytes for a
 text of `T` tokens in two cases: each of the `n_heads` query heads has its own keys and values (`full`), or there are
@@ -9,8 +9,6 @@ only `n_kv_heads` key and value heads (`grouped`). Each number takes `itemsize` 
 8,192 tokens, and 4 bytes per number. (Its weights take 538 MB.)
 """
 
-POINTS = 2
-OUTPUTS = ("full", "grouped")
 HINTS = {
     "full": "How many numbers are cached per token, layer and head? Which two vectors does the cache contain?",
     "grouped": "Which heads are cached: the query heads, or the key and value heads?",
@@ -34,7 +32,5 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "full": [
-        ("the queries are cached as well, but old queries are never read again", lambda i: i.right["full"] * 3 // 2),
-    ],
+    "the queries are cached as well, but old queries are never read again": lambda i: i.right["full"] * 3 // 2,
 }

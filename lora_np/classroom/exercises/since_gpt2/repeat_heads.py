@@ -1,4 +1,4 @@
-"""Grouped-query attention.
+"""7. Grouped-query attention (1 point).
 
 There are `K` key heads (or value heads), and `G` times as many query heads. The first `G` query heads read key head 0,
 the next `G` read key head 1, and so on. Give each query head its own copy of its key head: return an array with `K · G`
@@ -10,10 +10,6 @@ query head `h` with `//`. What would a rule with `%` give?
 
 import numpy as np
 
-from ...exercise import normals
-
-POINTS = 1
-OUTPUTS = ("k_heads",)
 HINTS = {"k_heads": "Which NumPy function repeats each head G times before the next head?"}
 FORMULA = "k_heads[:, h] = k[:, h // G];  np.repeat(k, G, axis=1)"
 
@@ -25,9 +21,7 @@ def repeat_heads(k, G):
 
 
 def draw(rng, size):
-    return normals(rng, size, k="N H T D") | {"G": size.B}
+    return size.normals(rng, k="N H T D") | {"G": size.B}
 
 
-MISTAKES = {
-    "k_heads": [("head h reads key head h % K, not h // G", lambda i: np.tile(i.k, (1, i.G, 1, 1)))],
-}
+MISTAKES = {"head h reads key head h % K, not h // G": lambda i: np.tile(i.k, (1, i.G, 1, 1))}

@@ -1,4 +1,4 @@
-"""Grouped-query attention, backward.
+"""8. Grouped-query attention, backward (2 points).
 
 In the forward pass, each of the `K` heads of `k` is read by `G` consecutive query heads: query head `h` reads head `h
 // G`. `dy` holds a gradient for each of the `K · G` query heads. Compute the gradient with respect to `k`.
@@ -7,8 +7,6 @@ In the forward pass, each of the `K` heads of `k` is read by `G` consecutive que
 `dk` for `G` = 1?
 """
 
-POINTS = 2
-OUTPUTS = ("dk",)
 HINTS = {"dk": "A key head affects the loss through G query heads. How do their gradients combine?"}
 FORMULA = "dk[:, j] = Σ dy[:, h] over the G heads with h // G = j"
 
@@ -25,14 +23,9 @@ def draw(rng, size):
     return {"dy": rng.normal(size=(size.N, size.H * size.B, size.T, size.D)), "G": size.B}
 
 
-def every_kth(i):
-    N, H, T, D = i.dy.shape
-    return i.dy.reshape(N, i.G, H // i.G, T, D).sum(axis=1)
-
-
 MISTAKES = {
-    "dk": [
-        ("heads h with the same h % K are added up, not those with the same h // G", every_kth),
-        ("only the first query head of each group is counted", lambda i: i.dy[:, :: i.G]),
-    ]
+    "heads h with the same h % K are added up, not those with the same h // G": lambda i: i.dy.reshape(
+        len(i.dy), i.G, -1, *i.dy.shape[2:]
+    ).sum(axis=1),
+    "only the first query head of each group is counted": lambda i: i.dy[:, :: i.G],
 }

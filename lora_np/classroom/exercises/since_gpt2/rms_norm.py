@@ -1,4 +1,4 @@
-"""Warm-up: RMS norm.
+"""1. Warm-up: RMS norm (2 points).
 
 Divide each row of `x` by its root mean square, then multiply by `w`. `eps` is added to the mean square, inside the
 square root. No mean is subtracted, and there is no bias. (The check uses an unusually large `eps`, so that it can tell
@@ -10,8 +10,6 @@ of a row, or if every entry is multiplied by 1000? In which of these cases would
 
 import numpy as np
 
-POINTS = 2
-OUTPUTS = ("y",)
 HINTS = {"y": "What is the mean square of a normalised row, before it is multiplied by w?"}
 FORMULA = "x̂ = x / √(mean(x²) + ε), along the last axis;  y = x̂ ⊙ w"
 
@@ -32,11 +30,6 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "y": [
-        (
-            "the mean is subtracted, as in a layer norm",
-            lambda i: rms_norm(i.x - i.x.mean(-1, keepdims=True), i.w, i.eps),
-        ),
-        ("1e-5 is added to the mean square, not the given eps", lambda i: rms_norm(i.x, i.w, 1e-5)),
-    ]
+    "the mean is subtracted, as in a layer norm": lambda i: i.solve(x=i.x - i.x.mean(axis=-1, keepdims=True)),
+    "1e-5 is added to the mean square, not the given eps": lambda i: i.solve(eps=1e-5),
 }

@@ -1,4 +1,4 @@
-"""RoPE.
+"""3. RoPE (3 points).
 
 The `D` entries of a query or a key are treated as `D/2` points in the plane: point `j` has the coordinates `x[…, j]`
 and `x[…, j + D/2]`, for j = 0 … D/2 − 1. At position `t` (one of `positions`), point `j` is rotated by the angle
@@ -10,8 +10,6 @@ take (a, b)? **Predict:** what happens at position 0? Does the length of a query
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("y",)
 HINTS = {"y": "Which two entries of x are the coordinates of point j? Where does a rotation take the point (a, b)?"}
 FORMULA = """φ_tj = t · theta^(−2j/D),  a = x[…, j],  b = x[…, j + D/2]
 y[…, j] = a cos φ − b sin φ,  y[…, j + D/2] = b cos φ + a sin φ"""
@@ -43,15 +41,7 @@ def of_neighbours(turn, x):
 
 
 MISTAKES = {
-    "y": [
-        (
-            "entries 2j and 2j + 1 are paired, not j and j + D/2",
-            lambda i: of_neighbours(lambda x: rotate(x, i.positions, i.theta), i.x),
-        ),
-        (
-            "the positions begin at 0, not at the first given position",
-            lambda i: rotate(i.x, i.positions - i.positions[0], i.theta),
-        ),
-        ("the exponent is −j/D instead of −2j/D", lambda i: rotate(i.x, i.positions, i.theta**0.5)),
-    ]
+    "entries 2j and 2j + 1 are paired, not j and j + D/2": lambda i: of_neighbours(lambda x: i.solve(x=x), i.x),
+    "the positions begin at 0, not at the first one given": lambda i: i.solve(positions=i.positions - i.positions[0]),
+    "the exponent is −j/D instead of −2j/D": lambda i: i.solve(theta=i.theta**0.5),
 }

@@ -1,4 +1,4 @@
-"""RoPE, backward.
+"""4. RoPE, backward (3 points).
 
 In the forward pass, point (a, b) = (`x[…, j]`, `x[…, j + D/2]`) is rotated by the angle φ to (a cos φ − b sin φ, b cos
 φ + a sin φ). `cos` and `sin` hold cos φ and sin φ for each position and each j. Compute the gradient of `x`.
@@ -11,8 +11,6 @@ import numpy as np
 
 from .rotate import of_neighbours
 
-POINTS = 3
-OUTPUTS = ("dx",)
 HINTS = {"dx": "a occurs in both coordinates of the rotated point. With what factor in each?"}
 FORMULA = "da = da′ cos φ + db′ sin φ,  db = db′ cos φ − da′ sin φ: a rotation by −φ"
 
@@ -35,11 +33,6 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "dx": [
-        ("dy is rotated in the forward direction", lambda i: rotate_backward(i.dy, i.cos, -i.sin)),
-        (
-            "entries 2j and 2j + 1 are paired, not j and j + D/2",
-            lambda i: of_neighbours(lambda dy: rotate_backward(dy, i.cos, i.sin), i.dy),
-        ),
-    ]
+    "dy is rotated in the forward direction": lambda i: i.solve(sin=-i.sin),
+    "entries 2j and 2j + 1 are paired, not j and j + D/2": lambda i: of_neighbours(lambda dy: i.solve(dy=dy), i.dy),
 }

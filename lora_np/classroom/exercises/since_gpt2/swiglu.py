@@ -1,4 +1,4 @@
-"""Warm-up: SwiGLU.
+"""5. Warm-up: SwiGLU (1 point).
 
 `gate` and `up` are the outputs of two linear layers with the same input. The activation `y` is the elementwise product
 of three factors: `gate`, its sigmoid 1 / (1 + exp(−gate)), and `up`.
@@ -10,10 +10,7 @@ of three factors: `gate`, its sigmoid 1 / (1 + exp(−gate)), and `up`.
 import numpy as np
 
 from ....ops.gelu import gelu
-from ...exercise import normals
 
-POINTS = 1
-OUTPUTS = ("y",)
 HINTS = {"y": "There are three factors: gate, its sigmoid between 0 and 1, and up."}
 FORMULA = "y = gate ⊙ sigmoid(gate) ⊙ up,  sigmoid(a) = 1 / (1 + exp(−a))"
 
@@ -27,7 +24,7 @@ def swiglu(gate, up):
 
 
 def draw(rng, size):
-    return normals(rng, size, gate="N F", up="N F")
+    return size.normals(rng, gate="N F", up="N F")
 
 
-MISTAKES = {"y": [("GELU is used instead of gate · sigmoid(gate)", lambda i: gelu(i.gate) * i.up)]}
+MISTAKES = {"GELU is used instead of gate · sigmoid(gate)": lambda i: gelu(i.gate) * i.up}

@@ -1,4 +1,4 @@
-"""SwiGLU, backward.
+"""6. SwiGLU, backward (3 points).
 
     y = gate · sigmoid(gate) · up
 
@@ -11,10 +11,6 @@ negative?
 
 import numpy as np
 
-from ...exercise import normals
-
-POINTS = 3
-OUTPUTS = ("dgate", "dup")
 HINTS = {
     "dgate": "gate occurs in two of the three factors. What does each of the two contribute?",
     "dup": "y is up times a factor. Which factor?",
@@ -35,7 +31,7 @@ def swiglu_backward(dy, gate, up):
 
 
 def draw(rng, size):
-    return normals(rng, size, dy="N F", gate="N F", up="N F")
+    return size.normals(rng, dy="N F", gate="N F", up="N F")
 
 
 def slope_of_sigmoid(i):
@@ -43,4 +39,6 @@ def slope_of_sigmoid(i):
     return i.dy * i.up * sigmoid * (1 - sigmoid)
 
 
-MISTAKES = {"dgate": [("only the sigmoid is differentiated, but gate is a factor, too", slope_of_sigmoid)]}
+MISTAKES = {
+    "only the sigmoid is differentiated, but gate is a factor, too": slope_of_sigmoid,
+}

@@ -1,4 +1,4 @@
-"""The variants.
+"""13. The variants.
 
 The symbols are those of the lesson: `x` is (N, in), `W` is (out, in), `A` is (r, in), `B` is (out, r), `s` is the
 scale, and `dy` is the gradient with respect to `y`. For every variant, first ask which symbol of
@@ -6,20 +6,9 @@ scale, and `dy` is the gradient with respect to `y`. For every variant, first as
 gradient, comes last.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
-NEEDS = "lesson 13 (`notebooks/13_variants.ipynb`), the SVD of `notebooks/02_rank_and_svd.ipynb`, a pencil"
+NEEDS = "the SVD of `notebooks/02_rank_and_svd.ipynb`, a pencil"
 TIME = "two and a half hours in three sessions: settings and VeRA; initialisations; DoRA and a claim to assess"
-EXERCISES = (
-    "rslora_scale",
-    "first_change",
-    "lora_plus_moves",
-    "vera_backward",
-    "pissa_start",
-    "loftq_start",
-    "dora_forward",
-    "dora_backward",
-)
-QUESTION = """In words: a claim to refute.
+QUESTION = """9. In words: a claim to refute (5 points).
 
 A colleague gives you this summary:
 
@@ -57,4 +46,3 @@ is only a different α.
 *Marks:* for the first question, one point for two faults, two for four, three for five; one point for each of the
 other questions.
 """
-POINTS = 5

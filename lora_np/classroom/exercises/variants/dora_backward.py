@@ -1,4 +1,4 @@
-"""DoRA, backward.
+"""8. DoRA, backward (5 points).
 
 The hard one. Here `V` is the W_lora of the previous exercise. Compute the **exact** gradients of `x`, `V` and `m`; the
 gradient of `V` includes the path through ‖V‖. dA and dB follow from dV as in LoRA (exercise set 07).
@@ -16,10 +16,6 @@ package's default treat ‖V‖ as a constant, so their gradients would *fail* t
 
 import numpy as np
 
-from ...exercise import normals
-
-POINTS = 5
-OUTPUTS = ("dx", "dV", "dm")
 HINTS = {
     "dx": "By which matrix is x multiplied?",
     "dV": "Stretch a row of V: what happens to W′? Add a small vector orthogonal to the row: how far does W′ move?",
@@ -50,7 +46,7 @@ def dora_backward(dy, x, V, m):
 
 
 def draw(rng, size):
-    drawn = normals(rng, size, dy="N n_out", x="N n_in", V="n_out n_in")
+    drawn = size.normals(rng, dy="N n_out", x="N n_in", V="n_out n_in")
     return drawn | {"m": np.linalg.norm(drawn["V"], axis=1) * rng.uniform(0.5, 1.5, size.n_out)}
 
 
@@ -60,11 +56,8 @@ def along_V(i):
 
 
 MISTAKES = {
-    "dV": [("the parallel component is computed for all of V as one long vector, not row by row", along_V)],
-    "dm": [
-        (
-            "this is the norm of each row of dW′, not of its component parallel to the row of V",
-            lambda i: np.linalg.norm(i.dy.T @ i.x, axis=1),
-        )
-    ],
+    "the parallel component is computed for all of V as one long vector, not row by row": along_V,
+    "this is the norm of each row of dW′, not of its component parallel to the row of V": lambda i: np.linalg.norm(
+        i.dy.T @ i.x, axis=1
+    ),
 }

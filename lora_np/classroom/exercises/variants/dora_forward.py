@@ -1,4 +1,4 @@
-"""DoRA, forward.
+"""7. DoRA, forward (2 points).
 
     W_lora = W + s B A        W′ = m ⊙ W_lora / ‖W_lora‖        y = x W′ᵀ + b
 
@@ -10,10 +10,6 @@ multiply only `m` by 2? If `B` = 0, for which `m` does `y` equal the base's outp
 
 import numpy as np
 
-from ...exercise import normals
-
-POINTS = 2
-OUTPUTS = ("y",)
 HINTS = {"y": "What must the norm of a row of W′ be, for any A and B? What is the norm of that row of W_lora?"}
 FORMULA = "W_lora = W + s B A;  W′ = m ⊙ W_lora / ‖W_lora‖, row by row;  y = x W′ᵀ + b"
 
@@ -30,21 +26,17 @@ def dora_forward(x, W, b, A, B, m, s):
 
 def draw(rng, size):
     """Draw values as in the middle of training: B is not zero, and m differs from the norms of W's rows."""
-    drawn = normals(rng, size, x="N n_in", W="n_out n_in", b="n_out", A="r n_in", B="n_out r")
+    drawn = size.normals(rng, x="N n_in", W="n_out n_in", b="n_out", A="r n_in", B="n_out r")
     m = np.linalg.norm(drawn["W"], axis=1) * rng.uniform(0.5, 1.5, size.n_out)
-    return drawn | {"m": m, "s": size.alpha / size.r}
+    return drawn | {"m": m, "s": size.s}
 
 
 MISTAKES = {
-    "y": [
-        (
-            "only W is rescaled to the norm m, but s B A is part of W_lora and must be rescaled as well",
-            lambda i: i.x @ (i.m[:, None] * i.W / np.linalg.norm(i.W, axis=1, keepdims=True) + i.s * i.B @ i.A).T + i.b,
-        ),
-        (
-            "the bias is multiplied by m/‖W_lora‖ as well",
-            lambda i: i.right["y"] + i.b * (i.m / np.linalg.norm(i.W + i.s * i.B @ i.A, axis=1) - 1),
-        ),
-        ("the bias is multiplied by m as well", lambda i: i.right["y"] + i.b * (i.m - 1)),
-    ]
+    "only W is rescaled to the norm m, but s B A is part of W_lora and must be rescaled as well": lambda i: (
+        i.x @ (i.m[:, None] * i.W / np.linalg.norm(i.W, axis=1, keepdims=True) + i.s * i.B @ i.A).T + i.b
+    ),
+    "the bias is multiplied by m/‖W_lora‖ as well": lambda i: (
+        i.right["y"] + i.b * (i.m / np.linalg.norm(i.W + i.s * i.B @ i.A, axis=1) - 1)
+    ),
+    "the bias is multiplied by m as well": lambda i: i.right["y"] + i.b * (i.m - 1),
 }

@@ -1,4 +1,4 @@
-"""The first step.
+"""2. The first step (4 points).
 
 Now derive what lesson 13 measured. `A` is random, `B` is zero, and training takes one step. `A` does not move (why?).
 `B` moves as follows:
@@ -17,10 +17,6 @@ does `z` grow, for each optimiser, if `s` does not change? Which scale compensat
 
 import numpy as np
 
-from ...exercise import normals
-
-POINTS = 4
-OUTPUTS = ("by_descent", "by_adamw")
 HINTS = {
     "by_descent": "What is dB at B = 0, and what is B after the step? What is z then? Count the factors of s.",
     "by_adamw": "After the step, each entry of B is +lr or −lr. Which entries have which sign? What is z then?",
@@ -46,21 +42,16 @@ def first_change(x, dy, A, s, lr):
 
 
 def draw(rng, size):
-    drawn = normals(rng, size, x="N n_in", dy="N n_out", A="r n_in")
-    return drawn | {"s": size.alpha / size.r, "lr": float(rng.uniform(0.02, 0.2))}
-
-
-def alone(i):
-    return -i.lr * i.s**2 * np.sum((i.x @ i.A.T) ** 2, axis=1, keepdims=True) * i.dy
+    drawn = size.normals(rng, x="N n_in", dy="N n_out", A="r n_in")
+    return drawn | {"s": size.s, "lr": float(rng.uniform(0.02, 0.2))}
 
 
 MISTAKES = {
-    "by_descent": [("each row has only its own contribution, but a step adds up those of all rows", alone)],
-    "by_adamw": [
-        ("the sign of dy is used, not that of dB", lambda i: first_change(i.x, np.sign(i.dy), i.A, i.s, i.lr)[0]),
-        (
-            "the gradient is divided by its norm, but AdamW divides each entry by its own magnitude",
-            lambda i: i.right["by_descent"] / np.linalg.norm(i.s * i.dy.T @ (i.x @ i.A.T)),
-        ),
-    ],
+    "each row has only its own contribution, but a step adds up those of all rows": lambda i: (
+        -i.lr * i.s**2 * np.sum((i.x @ i.A.T) ** 2, axis=1, keepdims=True) * i.dy
+    ),
+    "the sign of dy is used, not that of dB": lambda i: i.solve(dy=np.sign(i.dy))[0],
+    "the gradient is divided by its norm, but AdamW divides each entry by its own magnitude": lambda i: (
+        i.right["by_descent"] / np.linalg.norm(i.s * i.dy.T @ (i.x @ i.A.T))
+    ),
 }

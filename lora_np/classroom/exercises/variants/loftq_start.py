@@ -1,4 +1,4 @@
-"""LoftQ: an initialisation that compensates for rounding errors.
+"""6. LoftQ: an initialisation that compensates for rounding errors (4 points).
 
 A base that is quantised to NF4 differs from the original weight `W` by a rounding error. LoftQ approximates `W` by
 `Q + s B A`, the sum of a quantised base and the adapter's update. It begins with `B A` = 0, and repeats two steps
@@ -18,7 +18,6 @@ import numpy as np
 
 from .pissa_start import pissa_start, product
 
-POINTS = 4
 OUTPUTS = ("Q", "A", "B")
 HINTS = {
     "Q": "The sum of Q and s B A should be W. If s B A already holds a part of W, what is left for Q?",
@@ -50,7 +49,7 @@ def quantise(M):
 
 def draw(rng, size):
     W = rng.normal(size=(2 * size.n_out, 2 * size.n_in))
-    return {"W": W, "quantise": quantise, "r": size.r, "s": size.alpha / size.r, "rounds": [3, 2, 4][size.number]}
+    return {"W": W, "quantise": quantise, "r": size.r, "s": size.s, "rounds": [3, 2, 4][size.number]}
 
 
 def compared(i, outputs):
@@ -66,20 +65,18 @@ def compared(i, outputs):
 def from_W(i):
     """Return the final Q if s B A starts as the best rank-r approximation of W, not as 0. An extra first round, in
     which Q is 0, gives this start."""
-    return loftq_start(i.W, lambda M: 0 * M if np.array_equal(M, i.W) else quantise(M), i.r, i.s, i.rounds + 1)[0]
+    return i.solve(quantise=lambda M: 0 * M if np.array_equal(M, i.W) else quantise(M), rounds=i.rounds + 1)[0]
 
 
 def older(i):
-    _, A, B = loftq_start(i.W, quantise, i.r, i.s, i.rounds - 1)
+    _, A, B = i.solve(rounds=i.rounds - 1)
     return B @ A
 
 
 MISTAKES = {
-    "Q": [
-        ("the adapter begins with the leading directions of W, not with B A = 0", from_W),
-        ("Q is not quantised: this is W − s B A", lambda i: i.W - i.s * i.right["B A"]),
-    ],
-    "B A": [("B A is one round older than Q, but each round ends by updating the adapter", older)],
+    "the adapter begins with the leading directions of W, not with B A = 0": from_W,
+    "Q is not quantised: this is W − s B A": lambda i: i.W - i.s * i.right["B A"],
+    "B A is one round older than Q, but each round ends by updating the adapter": older,
 }
 
 AFTER = """**Beyond the points.** Try a real matrix and more rounds. Type this in, then try another rank, such as 8:

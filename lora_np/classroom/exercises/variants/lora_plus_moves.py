@@ -1,4 +1,4 @@
-"""LoRA+: two learning rates.
+"""3. LoRA+: two learning rates (3 points).
 
 Take one step of gradient descent, with learning rate `lr` for `A` and `ratio · lr` for `B`. How does the adapter's
 output, `s (x Aᵀ) Bᵀ`, change? Multiply out the new output, and compute the change as a sum of three terms: `through_A`,
@@ -8,10 +8,6 @@ the change if only `A` moves; `through_B`, the change if only `B` moves; and `bo
 happens to each of the three terms? Which of the terms depend on `ratio`?
 """
 
-from ...exercise import normals
-
-POINTS = 3
-OUTPUTS = ("through_A", "through_B", "both")
 HINTS = {
     "through_A": "Only A moves here, and B is unchanged. By how much does u change?",
     "through_B": "Only B moves here, and u is unchanged. Which learning rate does B have?",
@@ -34,16 +30,12 @@ def lora_plus_moves(x, A, B, dA, dB, s, lr, ratio):
 
 
 def draw(rng, size):
-    drawn = normals(rng, size, x="N n_in", A="r n_in", B="n_out r", dA="r n_in", dB="n_out r")
-    return drawn | {"s": size.alpha / size.r, "lr": float(rng.uniform(0.2, 0.6)), "ratio": float(rng.uniform(3, 9))}
-
-
-def before(i):
-    return i.s * (i.x @ i.A.T) @ i.B.T
+    drawn = size.normals(rng, x="N n_in", A="r n_in", B="n_out r", dA="r n_in", dB="n_out r")
+    return drawn | {"s": size.s, "lr": float(rng.uniform(0.2, 0.6)), "ratio": float(rng.uniform(3, 9))}
 
 
 MISTAKES = {
-    "through_A": [("this is the output after A's move, not its change", lambda i: i.right["through_A"] + before(i))],
-    "through_B": [("this is the output after B's move, not its change", lambda i: i.right["through_B"] + before(i))],
-    "both": [("this is the total change: subtract the other two terms", lambda i: sum(i.right.values()))],
+    "this is the output after A's move, not its change": lambda i: i.right["through_A"] + i.s * i.x @ i.A.T @ i.B.T,
+    "this is the output after B's move, not its change": lambda i: i.right["through_B"] + i.s * i.x @ i.A.T @ i.B.T,
+    "this is the total change: subtract the other two terms": lambda i: sum(i.right.values()),
 }

@@ -1,4 +1,4 @@
-"""PiSSA: an initialisation from W itself.
+"""5. PiSSA: an initialisation from W itself (3 points).
 
 `s B A` is initialised as the matrix of rank `r` that is nearest to `W`, and the remainder, `W_rest`, is frozen. Compute
 `A`, `B` and `W_rest`. Split σ evenly between the factors: row `k` of `A` must have the same norm as column `k` of `B`.
@@ -13,7 +13,6 @@ import numpy as np
 
 from ...exercise import Unfit
 
-POINTS = 3
 OUTPUTS = ("A", "B", "W_rest")
 HINTS = {
     "B A": "Which matrix of rank r is nearest to W? s B A must be equal to it. So what is B A?",
@@ -41,7 +40,7 @@ def draw(rng, size):
     """Draw a wide matrix in the second draw and tall ones in the others."""
     narrow, long = sorted((2 * size.n_out, 2 * size.n_in))
     W = rng.normal(size=(narrow, long) if size.number == 1 else (long, narrow))
-    return {"W": W, "r": size.r, "s": size.alpha / size.r}
+    return {"W": W, "r": size.r, "s": size.s}
 
 
 def product(i, outputs):
@@ -63,8 +62,6 @@ def compared(i, outputs):
 
 
 MISTAKES = {
-    "‖A‖ / ‖B‖": [
-        ("all of σ/s is in B, and A's rows have norm 1", lambda i: i.s / np.linalg.svd(i.W)[1][: i.r]),
-        ("all of σ/s is in A, and B's columns have norm 1", lambda i: np.linalg.svd(i.W)[1][: i.r] / i.s),
-    ]
+    "all of σ/s is in B, and A's rows have norm 1": lambda i: i.s / np.linalg.svd(i.W)[1][: i.r],
+    "all of σ/s is in A, and B's columns have norm 1": lambda i: np.linalg.svd(i.W)[1][: i.r] / i.s,
 }

@@ -1,4 +1,4 @@
-"""Warm-up: rsLoRA.
+"""1. Warm-up: rsLoRA (2 points).
 
 rsLoRA uses a scale `s` for which `s² r` does not depend on the rank. Compute `s` from `alpha` and `r`. Also compute
 `alpha_lora`, the α for which plain **LoRA** has the same scale at the same rank.
@@ -10,8 +10,6 @@ there a result that one of them can reach and the other cannot, if each may choo
 
 import numpy as np
 
-POINTS = 2
-OUTPUTS = ("s", "alpha_lora")
 HINTS = {
     "s": "s² r must not depend on r. To which power of r is s proportional?",
     "alpha_lora": "LoRA's scale is α / r. Which value must this scale have?",
@@ -41,9 +39,7 @@ def compared(i, outputs):
 
 
 MISTAKES = {
-    "s": [
-        ("this is LoRA's scale", lambda i: i.alpha / i.r),
-        ("the square root of α is used, not that of r", lambda i: np.sqrt(i.alpha) / i.r),
-    ],
-    "alpha_lora": [("this is the given α, with which LoRA has a different scale", lambda i: i.alpha)],
+    "this is LoRA's scale": lambda i: i.alpha / i.r,
+    "the square root of α is used, not that of r": lambda i: np.sqrt(i.alpha) / i.r,
+    "this is the given α, with which LoRA has a different scale": lambda i: i.alpha,
 }

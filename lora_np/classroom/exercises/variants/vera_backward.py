@@ -1,4 +1,4 @@
-"""VeRA: training two vectors.
+"""4. VeRA: training two vectors (3 points).
 
 `A` and `B` are random, shared by all layers, and never trained. Two vectors are trained, λ_d (r,) and λ_b (out,),
 called `lambda_d` and `lambda_b` in the code:
@@ -14,10 +14,6 @@ is the same as without the adapter? Why are the vectors not both initialised to 
 
 import numpy as np
 
-from ...exercise import normals
-
-POINTS = 3
-OUTPUTS = ("dx", "dlambda_d", "dlambda_b")
 HINTS = {
     "dx": "x reaches y along two paths. Which four factors are on the adapter's path, and in which order?",
     "dlambda_d": "w_nk = λ_d,k v_nk: λ_d,k multiplies column k of v in all rows. What is w's upstream gradient?",
@@ -50,5 +46,5 @@ def vera_backward(dy, x, W, A, B, lambda_d, lambda_b):
 
 
 def draw(rng, size):
-    drawn = normals(rng, size, dy="N n_out", x="N n_in", W="n_out n_in", A="r n_in", B="n_out r")
-    return drawn | normals(rng, size, lambda_d="r", lambda_b="n_out")  # as in the middle of training
+    drawn = size.normals(rng, dy="N n_out", x="N n_in", W="n_out n_in", A="r n_in", B="n_out r")
+    return drawn | size.normals(rng, lambda_d="r", lambda_b="n_out")  # as in the middle of training

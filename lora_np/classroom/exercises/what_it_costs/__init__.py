@@ -1,4 +1,4 @@
-"""What it costs.
+"""10. What it costs.
 
 You train nothing here: **you count FLOPs and bytes, from shapes only.** `N` is the number of rows (all tokens of a
 batch), `W` is (out, in), `A` is (r, in), `B` is (out, r), and `u = x Aᵀ`. Count only the FLOPs of matrix products: the
@@ -8,11 +8,9 @@ A cost formula can easily be off by a factor and still look plausible. So before
 arrays with their shapes, one per line.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
-NEEDS = "lesson 10 with its optional sections (`notebooks/10_what_it_costs.ipynb`), paper and a pencil"
+NEEDS = "including its optional sections, paper and a pencil"
 TIME = "two hours in two sessions: a ten-minute warm-up, four counts, a chain, and five runs to identify"
-EXERCISES = ("adapter_parameters", "layer_flops", "merging_pays_from", "training_bytes", "kept_inputs", "chain_flops")
-QUESTION = """In words: five runs without names.
+QUESTION = """7. In words: five runs without names (4 points).
 
 Someone has counted the FLOPs and bytes of one training step for five runs, but lost the names of the runs. All runs
 used the same model (a language model with 24 blocks, C = 2048, and 1.3 billion parameters in float32), the same batch
@@ -58,4 +56,3 @@ ANSWER = """1. **Run 4** is full fine-tuning: its gradients take as many bytes a
 
 *Marks:* one point for each question; for the first, four runs, each with the number that identifies it, are enough.
 """
-POINTS = 4

@@ -1,4 +1,4 @@
-"""Warm-up: trainable parameters.
+"""1. Warm-up: trainable parameters (2 points).
 
 `shapes` maps the name of every parameter of a model to its shape: `blocks.0.attn.q_proj.weight` is (out, in),
 `blocks.0.attn.q_proj.bias` is (out,), and there are also embedding tables and layer norms. `targets` is a tuple of
@@ -9,8 +9,6 @@ rank `r`. How many parameters does LoRA train? (`name.split(".")` splits a name 
 what factor does the model grow? By what factor do the adapters grow? What happens to the trained fraction?
 """
 
-POINTS = 2
-OUTPUTS = ("trained",)
 HINTS = {"trained": "Which names belong to a target, in every block? How many parameters do A and B add to each?"}
 FORMULA = "trained = Σ r (out + in), over the weight matrices (out, in) of the targets in all blocks"
 
@@ -47,15 +45,9 @@ def adapted(i, ending):
 
 
 MISTAKES = {
-    "trained": [
-        (
-            "the targets' biases are counted as well",
-            lambda i: sum(adapted(i, (f"{target}.weight", f"{target}.bias")) for target in i.targets),
-        ),
-        ("all six linear layers of a block are counted, not only the targets", lambda i: adapted(i, "_proj.weight")),
-        (
-            "this is the count for one block, but each block has its own adapters",
-            lambda i: i.right["trained"] / i.size.N,
-        ),
-    ]
+    "the targets' biases are counted as well": lambda i: sum(
+        adapted(i, (f"{target}.weight", f"{target}.bias")) for target in i.targets
+    ),
+    "all six linear layers of a block are counted, not only the targets": lambda i: adapted(i, "_proj.weight"),
+    "this is the count for one block, but each block has its own adapters": lambda i: i.right["trained"] / i.size.N,
 }

@@ -1,4 +1,4 @@
-"""A chain of layers.
+"""6. A chain of layers (5 points).
 
 The hard one. Consider a chain of linear layers, with layer 0 at the bottom: layer `l` maps its input, (N, widths[l]),
 to (N, widths[l + 1]), the input of the next layer. All `W` are frozen. Layer `l` has an adapter of rank `ranks[l]`, or
@@ -14,8 +14,6 @@ does the backward pass contain if that adapter is on the last layer, and how man
 the adapter be to save two thirds of a full step's FLOPs, and where does it save only one third?
 """
 
-POINTS = 5
-OUTPUTS = ("forward", "backward")
 HINTS = {
     "forward": "Every layer computes x Wᵀ. What else do layers with an adapter compute?",
     "backward": "Begin at the top, with the loss's gradient. Which is the last array that you need on the way down?",
@@ -54,20 +52,15 @@ def with_dx(i, hands_on):
 
 
 MISTAKES = {
-    "backward": [
-        (
-            "only layers with an adapter compute dx, but the gradient must pass through the others as well",
-            lambda i: with_dx(i, lambda n, r: any(i.ranks[:n]) and r > 0),
-        ),
-        (
-            "every layer except the first computes dx, but it is not needed below the lowest adapter",
-            lambda i: with_dx(i, lambda n, r: n > 0),
-        ),
-        (
-            "the lowest adapter's du is missing: dA needs it, even if no dx does",
-            lambda i: i.right["backward"] - 2 * i.N * next(r * n_out for r, n_out in zip(i.ranks, i.widths[1:]) if r),
-        ),
-    ]
+    "only layers with an adapter compute dx, but the gradient must pass through the others as well": lambda i: with_dx(
+        i, lambda n, r: any(i.ranks[:n]) and r > 0
+    ),
+    "every layer except the first computes dx, but it is not needed below the lowest adapter": lambda i: with_dx(
+        i, lambda n, r: n > 0
+    ),
+    "the lowest adapter's du is missing: dA needs it, even if no dx does": lambda i: (
+        i.right["backward"] - 2 * i.N * next(r * n_out for r, n_out in zip(i.ranks, i.widths[1:]) if r)
+    ),
 }
 
 AFTER = """**Beyond the points.** Compare your counts with this package's. Type this in; each line should show the same

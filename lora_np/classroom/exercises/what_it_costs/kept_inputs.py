@@ -1,4 +1,4 @@
-"""Stored activations.
+"""5. Stored activations (4 points).
 
 For the backward pass, a linear layer stores what the gradients of its **weights** need: its input for `dW = dyᵀ x`; its
 input and `u` (N, r) for `dA = duᵀ x` and `dB = s dyᵀ u`. A frozen layer without an adapter stores nothing. (`dy` and
@@ -13,8 +13,6 @@ Look up in lesson 05 which array each of the six layers takes as input, and note
 most memory? What does `k_proj` add if `q_proj` and `v_proj` are already targets?
 """
 
-POINTS = 4
-OUTPUTS = ("full", "lora")
 HINTS = {
     "full": "Which four arrays do the six layers read? How many columns does each have?",
     "lora": "dA = duᵀ x and dB = s dyᵀ u. Which arrays of the forward pass do these need, for each target?",
@@ -53,20 +51,11 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "full": [
-        (
-            "each layer stores its own array, but q, k and v read the same h",
-            lambda i: i.N * i.itemsize * (5 * i.C + i.F),
-        ),
-        (
-            "two arrays are counted with F columns, but up_proj reads C columns: only gelu's output has F",
-            lambda i: i.N * i.itemsize * (2 * i.C + 2 * i.F),
-        ),
-    ],
-    "lora": [
-        (
-            "an array that several targets read is counted once for each of them",
-            lambda i: i.N * i.itemsize * sum((i.F if name == "down_proj" else i.C) + i.r for name in i.targets),
-        )
-    ],
+    "each layer stores its own array, but q, k and v read the same h": lambda i: i.N * i.itemsize * (5 * i.C + i.F),
+    "two arrays are counted with F columns, but up_proj reads C columns: only gelu's output has F": lambda i: (
+        i.N * i.itemsize * (2 * i.C + 2 * i.F)
+    ),
+    "an array that several targets read is counted once for each of them": lambda i: (
+        i.N * i.itemsize * sum((i.F if name == "down_proj" else i.C) + i.r for name in i.targets)
+    ),
 }

@@ -1,4 +1,4 @@
-"""One layer.
+"""2. One layer (4 points).
 
 Consider a linear layer in the middle of a model: `x` is (N, in), and `dx` is needed. Count the FLOPs of its forward and
 backward passes for full fine-tuning (`W` is trained) and for LoRA (`W` is frozen, `A` and `B` are trained, and `ΔW` is
@@ -10,8 +10,6 @@ ratio of the FLOPs of LoRA's step to those of the full step, for any in and out.
 both dimensions are C? At what rank does LoRA start to cost more than full fine-tuning for an `up_proj` of (1024, 256)?
 """
 
-POINTS = 4
-OUTPUTS = ("full_forward", "full_backward", "lora_forward", "lora_backward")
 HINTS = {
     "full_forward": "(N, in) times (in, out): how many entries are in the result, and how many FLOPs does each take?",
     "full_backward": "Which two gradients are matrix products? Write down their shapes, and count as before.",
@@ -42,14 +40,11 @@ def draw(rng, size):
     return {"N": size.N, "n_in": 4 * size.n_in, "n_out": 4 * size.n_out, "r": size.r}
 
 
-BIAS = "the bias is counted, but only matrix products count"
 MISTAKES = {
-    "full_forward": [(BIAS, lambda i: i.right["full_forward"] + i.N * i.n_out)],
-    "lora_forward": [
-        (BIAS, lambda i: i.right["lora_forward"] + i.N * i.n_out),
-        (
-            "B A is formed and added to W, but in training x is multiplied by Aᵀ and then by Bᵀ",
-            lambda i: i.right["full_forward"] + 2 * i.n_out * i.r * i.n_in,
-        ),
-    ],
+    "the bias is counted, but only matrix products count": lambda i: {
+        name: i.right[name] + i.N * i.n_out for name in ("full_forward", "lora_forward")
+    },
+    "B A is formed and added to W, but in training x is multiplied by Aᵀ and then by Bᵀ": lambda i: (
+        i.right["full_forward"] + 2 * i.n_out * i.r * i.n_in
+    ),
 }

@@ -1,4 +1,4 @@
-"""Does merging pay off?
+"""3. Does merging pay off? (3 points).
 
 Training is over, and the model is in use, so only forward passes are left. An unmerged adapter costs a few extra FLOPs
 for each row. Merging, `W + s B A`, costs FLOPs only once. At how many rows does merging start to pay off? Compute the
@@ -14,8 +14,6 @@ it save FLOPs to form `W + s B A` in each step, and to use it in the forward and
 products would merging in each step save, which would remain, and how much memory would it cost?
 """
 
-POINTS = 3
-OUTPUTS = ("rows",)
 HINTS = {"rows": "How many FLOPs does B A cost? How many more FLOPs does each row cost if the adapter is not merged?"}
 FORMULA = """merging: 2 r in out, once; not merging: 2 r (in + out) more for each row
 rows = the smallest integer above in · out / (in + out), because r cancels"""
@@ -42,18 +40,13 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "rows": [
-        (
-            "for this number of rows both options cost the same: merging does not pay off yet",
-            lambda i: i.n_in * i.n_out / (i.n_in + i.n_out),
-        ),
-        (
-            "adding s B A to W is counted, but only matrix products count",
-            lambda i: (2 * i.r + 1) * i.n_in * i.n_out // (2 * i.r * (i.n_in + i.n_out)) + 1,
-        ),
-        (
-            "multiplying by s and adding to W are counted, but only matrix products count",
-            lambda i: (2 * i.r + 2) * i.n_in * i.n_out // (2 * i.r * (i.n_in + i.n_out)) + 1,
-        ),
-    ]
+    "for this number of rows both options cost the same: merging does not pay off yet": lambda i: (
+        i.n_in * i.n_out / (i.n_in + i.n_out)
+    ),
+    "adding s B A to W is counted, but only matrix products count": lambda i: (
+        (2 * i.r + 1) * i.n_in * i.n_out // (2 * i.r * (i.n_in + i.n_out)) + 1
+    ),
+    "multiplying by s and adding to W are counted, but only matrix products count": lambda i: (
+        (2 * i.r + 2) * i.n_in * i.n_out // (2 * i.r * (i.n_in + i.n_out)) + 1
+    ),
 }

@@ -1,4 +1,4 @@
-"""The memory of a training step.
+"""4. The memory of a training step (3 points).
 
 This exercise leaves out the activations, which the next exercise counts. A frozen base has `n_base` parameters of
 `base_itemsize` bytes each. An adapter has `n_adapter` parameters of `itemsize` bytes each. The adapter is trained with
@@ -10,8 +10,6 @@ parameters, do these three items fit into 16 GB? How much memory does full fine-
 everything in 32 bits? (Which arguments give this?) Which large item remains with LoRA, and how would you reduce it?
 """
 
-POINTS = 3
-OUTPUTS = ("parameters", "gradients", "moments")
 HINTS = {
     "parameters": "Which parameters does the forward pass need, and how many bytes does each take?",
     "gradients": "Which parameters does the optimiser update?",
@@ -42,5 +40,5 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "parameters": [("the two item sizes are swapped", lambda i: i.n_base * i.itemsize + i.n_adapter * i.base_itemsize)]
+    "the two item sizes are swapped": lambda i: i.n_base * i.itemsize + i.n_adapter * i.base_itemsize,
 }

@@ -1,4 +1,4 @@
-"""Your own LLM.
+"""15. Your own LLM.
 
 You write the code around your own model: it decodes and encodes the model's weights, classifies texts, turns
 conversations into targets and a loss, penalises repetitions, and converts an adapter for llama.cpp.
@@ -7,22 +7,9 @@ The symbols are: `N` texts, `T` tokens, `vocab` tokens in the vocabulary, `K` la
 LoRA's factor `B` (out, r). Every exercise starts from correct inputs, so a mistake in one does not affect the next.
 """
 
-__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
-NEEDS = (
-    "lesson 15 (`notebooks/15_your_own_llm.ipynb`), "
-    "your `cross_entropy_backward` from [exercise set 03](03_gradients_by_hand.ipynb), a pencil"
-)
+NEEDS = "your `cross_entropy_backward` from [exercise set 03](03_gradients_by_hand.ipynb), a pencil"
 TIME = "90 minutes: a warm-up, six short exercises, and a question"
-EXERCISES = (
-    "q4_1_decode",
-    "q4_1_encode",
-    "label_probabilities",
-    "answer_targets",
-    "answer_loss",
-    "repetition_penalty",
-    "rows_for_llama_cpp",
-)
-QUESTION = """In words: five sentences from a meeting.
+QUESTION = """8. In words: five sentences from a meeting (5 points).
 
 A team of four builds help desks for small shops, with SmolLM2 and one adapter per shop. An adapter has rank 1, targets
 the query and value projections, and has 57,600 parameters in float32. It is trained on 400 conversations, 160 kB of
@@ -67,4 +54,3 @@ ANSWER = """\
 
 *Marks:* one point for each sentence: half for the verdict, half for a measurement that could refute it.
 """
-POINTS = 5

@@ -1,4 +1,4 @@
-"""The loss of an answer.
+"""5. The loss of an answer (4 points).
 
 `logits` has a row for each of `T` tokens, and `targets` has the id of the next token for each row, or −100 if that
 token does not count. The loss is the mean of −log p over the targets that count:
@@ -17,8 +17,6 @@ import numpy as np
 
 from ....ops.softmax import softmax
 
-POINTS = 4
-OUTPUTS = ("loss", "dlogits")
 HINTS = {
     "loss": "In which rows do you take −log p, in which column of each, and over how many rows do you average?",
     "dlogits": "In exercise set 03, a row's gradient was its softmax, minus 1 at the target. Which rows have a target?",
@@ -56,17 +54,10 @@ def draw(rng, size):
     return {"logits": 2 * rng.normal(size=(T, vocab)), "targets": targets}
 
 
-def others_too(i):
-    counts = i.targets[:, None] >= 0
-    return i.right["dlogits"] + np.where(counts, 0.0, softmax(i.logits)) / counts.sum()
-
-
 MISTAKES = {
-    "loss": [
-        ("the sum is divided by T, but fewer targets count", lambda i: i.right["loss"] * np.mean(i.targets >= 0)),
-    ],
-    "dlogits": [
-        ("it is divided by T, but fewer targets count", lambda i: i.right["dlogits"] * np.mean(i.targets >= 0)),
-        ("the rows that do not count also have a gradient, their softmax", others_too),
-    ],
+    "the sum is divided by T, but fewer targets count": lambda i: i.right["loss"] * np.mean(i.targets >= 0),
+    "it is divided by T, but fewer targets count": lambda i: i.right["dlogits"] * np.mean(i.targets >= 0),
+    "the rows that do not count also have a gradient, their softmax": lambda i: (
+        i.right["dlogits"] + softmax(i.logits) * (i.targets < 0)[:, None] / np.sum(i.targets >= 0)
+    ),
 }

@@ -1,4 +1,4 @@
-"""The targets that count.
+"""4. The targets that count (2 points).
 
 A conversation is one row of `T` tokens, and `is_answer` is True for the tokens of an answer. (The token that ends an
 answer is part of the answer.) The model reads `inputs`, that is, all tokens except the last. At each token of `inputs`,
@@ -12,8 +12,6 @@ if the last `<end>` does not count?
 
 import numpy as np
 
-POINTS = 2
-OUTPUTS = ("inputs", "targets")
 HINTS = {
     "inputs": "Which token has no next token? Must the model read the question?",
     "targets": "Input t is token t. Which token is its target, and which entry of is_answer decides whether it counts?",
@@ -41,20 +39,13 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "inputs": [
-        (
-            "the questions are removed, but the model must read them: only the loss ignores them",
-            lambda i: np.where(i.is_answer[:-1], i.ids[:-1], -100),
-        ),
-    ],
-    "targets": [
-        (
-            "a target counts if its input belongs to an answer, but the predicted token must belong to one",
-            lambda i: np.where(i.is_answer[:-1], i.ids[1:], -100),
-        ),
-        (
-            "each token is its own target, instead of the next one",
-            lambda i: np.where(i.is_answer[:-1], i.ids[:-1], -100),
-        ),
-    ],
+    "the questions are removed, but the model must read them: only the loss ignores them": lambda i: {
+        "inputs": np.where(i.is_answer[:-1], i.ids[:-1], -100)
+    },
+    "a target counts if its input belongs to an answer, but the predicted token must belong to one": lambda i: {
+        "targets": np.where(i.is_answer[:-1], i.ids[1:], -100)
+    },
+    "each token is its own target, instead of the next one": lambda i: {
+        "targets": np.where(i.is_answer[:-1], i.ids[:-1], -100)
+    },
 }

@@ -1,4 +1,4 @@
-"""Classifying with a language model.
+"""3. Classifying with a language model (2 points).
 
 A language model reads a text and a prompt such as "Sentiment:". `logits` holds the model's logits for the next token,
 one row for each of `N` texts. There are `K` labels, and `first` holds the id of each label's first token. Compute each
@@ -13,8 +13,6 @@ import numpy as np
 
 from ....ops.softmax import softmax
 
-POINTS = 2
-OUTPUTS = ("p",)
 HINTS = {"p": "Which columns of logits belong to the labels? What must each row of p add up to?"}
 FORMULA = "p = softmax(logits[:, first]), along each row"
 
@@ -37,14 +35,6 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "p": [
-        (
-            "the softmax is taken over all tokens, so the rows do not add up to 1",
-            lambda i: softmax(i.logits)[:, i.first],
-        ),
-        (
-            "the first K tokens of the vocabulary are used as the labels",
-            lambda i: softmax(i.logits[:, : len(i.first)]),
-        ),
-    ]
+    "the softmax is taken over all tokens, so the rows do not add up to 1": lambda i: softmax(i.logits)[:, i.first],
+    "the first K tokens of the vocabulary are used as the labels": lambda i: softmax(i.logits[:, : len(i.first)]),
 }

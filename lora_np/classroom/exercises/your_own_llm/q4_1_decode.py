@@ -1,4 +1,4 @@
-"""Warm-up: five bits per weight.
+"""1. Warm-up: five bits per weight (2 points).
 
 In SmolLM2's file, most weights are stored in blocks of 32. A block has 16 bytes of codes, a step `d` and an offset `m`.
 Each byte, an integer from 0 to 255, holds two codes of four bits: byte `i` has the code of weight `i` in its lower half
@@ -12,8 +12,6 @@ for the weight 0?
 
 import numpy as np
 
-POINTS = 2
-OUTPUTS = ("w",)
 HINTS = {"w": "115 = 7 · 16 + 3. Which weight has code 3, and which one has code 7?"}
 FORMULA = "codes: byte % 16 of all 16 bytes, and then byte // 16 of all 16;  w = d q + m, with each block's own d and m"
 
@@ -36,17 +34,9 @@ def draw(rng, size):
     return {"packed": packed, "d": d, "m": m}
 
 
-def of_neighbours(i):
-    codes = np.stack([i.packed % 16, i.packed // 16], axis=2).reshape(-1, 32)
-    return i.d[:, None] * codes + i.m[:, None]
-
-
 MISTAKES = {
-    "w": [
-        ("the two codes of a byte are treated as codes 2i and 2i + 1, not i and i + 16", of_neighbours),
-        (
-            "8 is subtracted from each code, as in Q4_0, but here m is the offset",
-            lambda i: i.right["w"] - 8 * i.d[:, None],
-        ),
-    ]
+    "the two codes of a byte are treated as codes 2i and 2i + 1, not i and i + 16": lambda i: i.right["w"][
+        :, np.arange(32).reshape(2, 16).T.ravel()
+    ],
+    "8 is subtracted from each code, as in Q4_0, but here m is the offset": lambda i: i.right["w"] - 8 * i.d[:, None],
 }

@@ -1,4 +1,4 @@
-"""Encoding Q4_1.
+"""2. Encoding Q4_1 (4 points).
 
 Each block of 32 weights gets its own ruler with 16 evenly spaced marks: mark 0 is at the block's smallest weight `m`,
 mark 15 is at its largest, and `d` is the distance between neighbouring marks. The code of a weight is the number of the
@@ -11,8 +11,6 @@ formula compute for a block whose weights are all equal? The codes should be 0.
 
 import numpy as np
 
-POINTS = 4
-OUTPUTS = ("codes", "d", "m")
 HINTS = {
     "codes": "How many steps is a weight above m, and what is the nearest integer? What if d is 0?",
     "d": "How many steps are there from mark 0 to mark 15? Each block has its own.",
@@ -49,17 +47,11 @@ def draw(rng, size):
     return {"w": m + d * marks}
 
 
+SYMMETRIC = "it is computed from the largest magnitude, but the marks range from the smallest weight to the largest"
 MISTAKES = {
-    "codes": [("they begin at −8, but the smallest weight of a block has code 0", lambda i: i.right["codes"] - 8)],
-    "d": [
-        (
-            "it is computed from the largest magnitude, but the marks range from the smallest weight to the largest",
-            lambda i: np.abs(i.w).max(axis=1) / 7,
-        ),
-    ],
-    "m": [
-        ("the smallest weight of all blocks is used, not that of each block", lambda i: np.full(len(i.w), i.w.min())),
-    ],
+    "they begin at −8, but the smallest weight of a block has code 0": lambda i: i.right["codes"] - 8,
+    SYMMETRIC: lambda i: np.abs(i.w).max(axis=1) / 7,
+    "the smallest weight of all blocks is used, not that of each block": lambda i: np.full(len(i.w), i.w.min()),
 }
 
 AFTER = """**Beyond the points.** Encode and decode a real matrix with your own two functions. Type this in:

@@ -1,4 +1,4 @@
-"""A repetition penalty.
+"""6. A repetition penalty (3 points).
 
 Small models tend to repeat themselves. A repetition penalty (Keskar et al. 2019) makes each token that is already in
 the text less probable: a positive logit is divided by the penalty, and a negative one is multiplied by it. `seen` holds
@@ -12,8 +12,6 @@ softmax of the penalised logits change?
 
 import numpy as np
 
-POINTS = 3
-OUTPUTS = ("penalised",)
 HINTS = {"penalised": "What do the logits 4 and −4 become? What if the token was seen three times?"}
 FORMULA = "for each distinct id in seen: logit / penalty if logit > 0, and logit · penalty otherwise"
 
@@ -45,19 +43,10 @@ def every_time(i):
     return penalised
 
 
-def of_all(i):
-    return np.where(i.logits > 0, i.logits / i.penalty, i.logits * i.penalty)
-
-
-def divided(i):
-    seen = np.isin(np.arange(len(i.logits)), i.seen)
-    return np.where(seen, i.logits / i.penalty, i.logits)
-
-
 MISTAKES = {
-    "penalised": [
-        ("a token that was seen three times is penalised three times, not only once", every_time),
-        ("all tokens are penalised, seen or not", of_all),
-        ("negative logits are divided as well, so their tokens become more probable", divided),
-    ]
+    "a token that was seen three times is penalised three times, not only once": every_time,
+    "all tokens are penalised, seen or not": lambda i: i.solve(seen=np.arange(len(i.logits))),
+    "negative logits are divided as well, so their tokens become more probable": lambda i: np.where(
+        np.isin(np.arange(len(i.logits)), i.seen), i.logits / i.penalty, i.logits
+    ),
 }

@@ -1,4 +1,4 @@
-"""Converting to llama.cpp's row order.
+"""7. Converting to llama.cpp's row order (3 points).
 
 RoPE rotates the `D` entries of a head as `D/2` points, each with two coordinates. In each head of our `q_proj`, the
 rows for the first coordinates of all points come first, followed by those for the second coordinates. In llama.cpp's
@@ -10,8 +10,6 @@ values of `D` is the permutation its own inverse? (So which `D` is a poor choice
 not change? Does the `B` of `v_proj` change? How many heads do you pass for `k_proj`?
 """
 
-POINTS = 3
-OUTPUTS = ("rows",)
 HINTS = {"rows": "Row j of a head is coordinate c of point k, with j = c · D/2 + k. Which row is that in the file?"}
 FORMULA = "row j = c · D/2 + k of a head becomes row 2k + c:  (H, 2, D/2, r) -> (H, D/2, 2, r)"
 
@@ -32,13 +30,9 @@ def draw(rng, size):
     return {"B": rng.normal(size=(n_heads * 2 * half, size.r)), "n_heads": n_heads}
 
 
-def way_back(i):
-    return i.B.reshape(i.n_heads, -1, 2, i.B.shape[1]).swapaxes(1, 2).reshape(i.B.shape)
-
-
 MISTAKES = {
-    "rows": [
-        ("this is the inverse, from the file's order to ours", way_back),
-        ("all rows are treated as one head", lambda i: rows_for_llama_cpp(i.B, 1)),
-    ]
+    "this is the inverse, from the file's order to ours": lambda i: (
+        i.B.reshape(i.n_heads, -1, 2, i.B.shape[1]).swapaxes(1, 2).reshape(i.B.shape)
+    ),
+    "all rows are treated as one head": lambda i: i.solve(n_heads=1),
 }
