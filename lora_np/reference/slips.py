@@ -181,8 +181,13 @@ def operators(node, facts):
             yield f"({a}) // ({b})", f"is rounded down to integers by // {b}"
         case ast.FloorDiv():
             yield f"({a}) / ({b})", "is not rounded to an integer"
-            yield f"-(-({a}) // ({b}))", "is rounded the other way"
-            yield f"({a}) // ({b}) + 1", "is one too large"
+            if isinstance(node.left, ast.UnaryOp):  # -(-x // b) is rounded up
+                yield f"-({text(node.left.operand)} // ({b}))", "is rounded down, not up"
+                whole = f"{text(node.left.operand)} is a multiple of {b}"
+                yield f"-({text(node.left.operand)} // ({b}) + 1)", f"is one too large where {whole}"
+            else:
+                yield f"-(-({a}) // ({b}))", "is rounded up, not down"
+                yield f"({a}) // ({b}) + 1", "is one too large"
         case ast.MatMult():
             yield a, f"lacks the factor {b}"
             yield b, f"lacks the factor {a}"

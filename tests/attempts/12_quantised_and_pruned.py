@@ -120,3 +120,13 @@ def nf4_quantise(W, points, block_size):
     scaled = blocks / np.where(absmax > 0, absmax, 1)[:, None]
     codes = np.searchsorted(points, scaled)
     return codes, absmax
+
+# == bits_per_weight: wrong, steps is rounded down, not up
+def bits_per_weight(n_out, n_in, block_size):
+    n, scales = n_out * n_in, n_out * n_in // block_size
+    return 4 + 32 * scales / n, 4 + (8 * scales + 32 * (scales // 256) + 32) / n
+
+# == bits_per_weight: wrong, steps is one too large where scales is a multiple of 256
+def bits_per_weight(n_out, n_in, block_size):
+    n, scales = n_out * n_in, n_out * n_in // block_size
+    return 4 + 32 * scales / n, 4 + (8 * scales + 32 * (scales // 256 + 1) + 32) / n
