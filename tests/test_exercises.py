@@ -93,18 +93,20 @@ def test_an_attempt(name, kind, words, code):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ITEMS)
 def test_mistakes_by_hand_are_mistakes(name):
-    """Each has an output of the right shape that is wrong in some draw."""
+    """Each output that a mistake names is wrong in some draw; of several in a tuple, at least one is.
+
+    A mistake that returns one value names the outputs of its shape.
+    """
     exercise = ITEMS[name]
     given = [(*of, draws_of(exercise, draw)) for of in exercise.mistakes.items() for draw in ("practice", "grading")]
     for sentence, mistake, drawn in given:
-        returned = [mistake(i) for i in drawn]
-
-        def is_wrong(output, drawn=drawn, returned=returned):
-            values = [np.asarray(output_of(exercise, all_of_draw, output)) for all_of_draw in returned]
-            shapes = [value.shape == np.shape(i.right[output]) for value, i in zip(values, drawn)]
-            return all(shapes) and not all(is_right_array(value, i, output) for value, i in zip(values, drawn))
-
-        assert any(map(is_wrong, drawn[0].right)), sentence
+        returned, wrong = [mistake(i) for i in drawn], {}
+        for output in drawn[0].right:
+            values = [(output_of(exercise, of_draw, output), i) for of_draw, i in zip(returned, drawn)]
+            if all(value is not None and np.shape(value) == np.shape(i.right[output]) for value, i in values):
+                wrong[output] = not all(is_right_array(np.asarray(value), i, output) for value, i in values)
+        assert any(wrong.values()) if isinstance(returned[0], tuple) else wrong and all(wrong.values()), sentence
+        assert not isinstance(returned[0], dict) or set(returned[0]) == set(wrong), sentence
 
 
 NEEDS_FLOAT64 = {"centred_difference", "who_reads_whom"}  # a difference of equal numbers, and one bit for bit
