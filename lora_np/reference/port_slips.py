@@ -29,6 +29,7 @@ def values_of_ports(node, facts):
 
 
 def extra_factors(node, facts):
+    """Multiply by a variable that was computed before."""
     match node:
         case ast.BinOp(_, ast.Add() | ast.MatMult() | ast.Div(), _) | ast.Call(ast.Name(), _, _):
             for name in dict.fromkeys(name for line, name in facts.bound if line < node.lineno):
