@@ -9,6 +9,7 @@ import types
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_seeds_that_share_a_fold_are_averaged_first():
     of_folds = np.subtract(tables["a"], tables["b"]).reshape(2, 8).mean(axis=0)
     found = accuracy({"accuracy": tables, "runs": runs}, "a", "b")
     assert found == {"values": pytest.approx(of_folds), "overlap": OVERLAP}
-    assert over_seeds({"runs": []}, [1.0, 2.0]) == {"values": [1.0, 2.0], "complete": False}
+    assert over_seeds({"runs": []}, [1.0, 2.0]) == {"values": [1.0, 2.0], "undecided": ANY}
 
 
 @pytest.mark.parametrize("mean, survives", [(0.9, False), (1.4, True)])
@@ -121,8 +122,9 @@ def test_verdict_of_a_comparison(mean, half, verdict, agrees, contradicts):
             expected in contradicts,
         )
     assert json.loads(json.dumps(part)) == part
-    assert ("would have seen" in describe(part)) == (verdict == UNKNOWN)
-    assert compare(Design("it"), spread(mean, half), complete=False)["verdict"] == UNKNOWN
+    assert ("too few seeds" in describe(part)) == (verdict == UNKNOWN)
+    part = compare(Design("it"), spread(mean, half), undecided="the reason")
+    assert part["verdict"] == UNKNOWN and describe(part).endswith(": cannot tell: the reason")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ def test_one_seed_decides_nothing():
     """But with one seed, the interval over the snippets is known."""
     part = compare(Design("it", expected="more"), [3.0])
     assert (part["verdict"], part["low"], part["claim"]) == (UNKNOWN, None, None)
-    assert describe(part) == "it: +3 points (margin 1): one seed decides nothing"
+    assert describe(part) == "it: +3 points (margin: 1): cannot tell: one seed is not enough"
     snippets = np.repeat([100.0, 0.0], [90, 910])[None]  # (1, N): 90 of 1,000 snippets are better
     part = compare(Design("it", expected="more"), [9.0], snippets)
     half = 1.96 * 100 * math.sqrt(0.09 * 0.91 / 999)
@@ -632,10 +634,11 @@ def test_the_gallery_is_a_table_with_a_page_for_each_experiment(tmp_path):
     finding = "LoRA recovers the planted rank exactly in 2 of 2 cases (95 % interval of the share: 16 to 100 %)."
     (row,) = (line for line in text.splitlines() if line.startswith("| [Can LoRA"))
     compared = "distance of the recovered rank from the planted one"
-    verdict = f"the small base: {compared}: +0 ranks [+0, +0] (margin 0.5): equivalent |"
+    verdict = f"the small base: **equivalent**. {compared}: +0 ranks [+0, +0] |"
     for part in (f"](planted_rank.md) | {finding}", '<img src="planted_rank.png"', verdict):
         assert part in row
-    assert f"1 of {len(RECIPES)} questions are decided." in text and gallery.ABOUT.read_text("utf-8") in text
+    decided = f"1 of {len(RECIPES)} questions are decided; not run yet: main_job, "
+    assert decided in text and gallery.ABOUT.read_text("utf-8") in text
     page = (tmp_path / "planted_rank.md").read_text(encoding="utf-8")
     expected = ["# Can LoRA of rank r learn a change of rank k?", "The student is a small", f"**{finding}**"]
     expected += [
@@ -661,7 +664,8 @@ def test_the_gallery_begins_with_what_contradicts_a_paper(tmp_path):
         text = gallery_of(tmp_path, planted_rank=wrong)
         assert [other for other in headings.values() if other in text] == [heading]
         assert (tmp_path / "planted_rank.md").read_text(encoding="utf-8").rstrip().endswith("†")
-    assert "cannot tell; would have seen a difference of 0.7 ranks" in text and f"0 of {len(RECIPES)} questions" in text
+    assert "too few seeds to find a difference below 0.7 ranks" in text
+    assert f"0 of {len(RECIPES)} questions are decided; not run yet: main_job, " in text
 
 
 WHOLE = outcome_of()

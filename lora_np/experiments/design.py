@@ -115,7 +115,8 @@ def over_seeds(outcome, values, tested=True):
     if on_folds(outcome):
         of_folds = [float(np.mean(values[fold::FOLDS])) for fold in range(min(FOLDS, len(values)))]
         return {"values": of_folds, "overlap": OVERLAP}
-    return {"values": values, "complete": not tested}
+    shared = "all seeds share one test set, and how much the result depends on its snippets is unknown"
+    return {"values": values, "undecided": shared * tested}
 
 
 def accuracy(outcome, first, second):

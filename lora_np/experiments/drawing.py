@@ -1,12 +1,13 @@
 """Shared helpers for the figures: colours, style, means with 95 % intervals, and PNG output."""
 
+from collections import Counter
 from functools import partial
 
 import numpy as np
 
 from ..tasks import pictures
 from ..tasks.pictures import new_figure
-from .evidence import interval
+from .evidence import format_interval, interval
 from .runs import BASES
 
 # Okabe and Ito's palette, which is suitable for colour-blind readers. The first four colours mean a method or the base,
@@ -14,6 +15,7 @@ from .runs import BASES
 COLOURS = {"full": "#0072B2", "lora_qv": "#D55E00", "lora_all": "#009E73", "base": "#7F7F7F"}
 OTHERS = ("#CC79A7", "#56B4E9", "#E69F00", "#000000")
 COLOURS |= {"head": OTHERS[0], "tfidf": OTHERS[3]}
+MARKERS = {"full": "s", "lora_qv": "o", "lora_all": "D", "head": "v"}
 STYLES = ("-", ":", "-.", "--", (0, (5, 1)))  # distinguish lines of the same colour
 STYLE = {
     "figure.dpi": 150,
@@ -31,10 +33,15 @@ MARKS = "mean and 95 % interval"  # what the markers of most figures show
 as_png = partial(pictures.as_png, style=STYLE)
 
 
-def colour(key):
+def colour(key, looks=COLOURS):
     """A method's colour, the same at every rank and learning rate: "qv_r8" has the colour of "lora_qv"."""
     family = key.removeprefix("lora_").partition("_r")[0]
-    return COLOURS.get(family) or COLOURS[f"lora_{family}"]
+    return looks.get(family) or looks[f"lora_{family}"]
+
+
+def marker(key):
+    """A method's marker, the same at every rank and learning rate."""
+    return colour(key, MARKERS)
 
 
 def panels(outcome, title, width, height, columns=1, marks=MARKS, **grid):
@@ -58,12 +65,13 @@ def legend_below(figure, axes, columns):
 
 def seeds_text(outcome, marks=MARKS):
     """Describe a figure's markers and, for bases other than the small one, the base and the number of snippets."""
-    n, on = len(outcome["seeds"]), ""
+    methods = Counter(str(run["settings"] | {"seed": 0}) for run in outcome["runs"]).values() or [len(outcome["seeds"])]
+    n, on = " to ".join(map(str, sorted({min(methods), max(methods)}))), ""
     if outcome["base"] != "pretrained":
         examples = {run["settings"].get("examples") for run in outcome["runs"]}
         some = len(examples) == 1 and None not in examples
         on = f"; {BASES[outcome['base']]}" + (f", {examples.pop():,} training snippets" if some else "")
-    return ("one seed" if n == 1 else f"{marks} over {n} seeds") + on
+    return ("one seed" if n == "1" else f"{marks} over {n} seeds") + on
 
 
 def means(values, log=False):
@@ -107,6 +115,29 @@ def plain_numbers(axis):
     axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
+def differences(axes, outcome):
+    """Plot the main comparison and those in the same unit, the main one at the top: seeds, mean, interval and margin.
+
+    The difference is taken for each seed, so its interval is narrower than those of the two methods.
+    """
+    main = outcome["comparisons"][0]
+    parts = [part for part in outcome["comparisons"] if part["unit"] == main["unit"]]
+    for row, part in enumerate(parts):
+        look = {"color": OTHERS[3], "linewidth": 1.8}
+        axes.plot(part["values"], [row] * len(part["values"]), "o", color=OTHERS[3], alpha=0.3, markersize=5, mew=0)
+        axes.plot(part["mean"], row, "d", markersize=9, **look)
+        if part["low"] is not None:
+            axes.plot([part["low"], part["high"]], [row, row], "|-", markersize=10, **look)
+        text = f"{part['statement'].replace(': test accuracy', '')}: {format_interval(part).split()[0]}"
+        place = {"xycoords": ("axes fraction", "data"), "xytext": (0, 9), "textcoords": "offset points"}
+        look = {"weight": "bold" if part is main else "normal", "fontsize": 10.5}
+        axes.annotate(text, (0.01, row), **look, **place, bbox={"color": "white", "alpha": 0.85, "pad": 0.5})
+    axes.axvspan(-main["margin"], main["margin"], color="black", alpha=0.07, linewidth=0)
+    axes.axvline(0, color="black", linewidth=1.2)
+    axes.set(yticks=[], ylim=(len(parts) - 0.5, -0.8), title="differences; grey: too small to matter")
+    axes.set_xlabel(f"difference in {'percentage points' if main['unit'] == 'points' else main['unit']}")
+
+
 def dots(axes, rows, unit, log=False):
     """Plot one row per method, the first at the top: a point for each seed, and the mean with its interval.
 
@@ -115,7 +146,7 @@ def dots(axes, rows, unit, log=False):
     for row, (_, seeds, shade) in enumerate(rows):
         (mean,), reach = means([seeds], log)
         axes.plot(seeds, [row] * len(seeds), "o", color=shade, alpha=0.3, markersize=5, markeredgewidth=0)
-        axes.errorbar(mean, row, xerr=reach, fmt="D", color=shade, capsize=4, markersize=7, linewidth=1.8)
+        axes.errorbar(mean, row, xerr=reach, fmt="d", color=shade, capsize=4, markersize=7, linewidth=1.8)
     axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(unit)

@@ -11,6 +11,7 @@ the ratio of the sizes of the test and the training set. Here, the corrected err
 score depends more on its seed than on its training set. Each comparison on folds says whether its verdict survives the
 correction."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -88,7 +89,7 @@ def mean_ratio(values):
     return interval(values, log=True)[0]
 
 
-def compare(design, values, snippets=None, complete=True, overlap=0.0):
+def compare(design, values, snippets=None, undecided="", overlap=0.0):
     """Judge a comparison.
 
     Parameters
@@ -96,7 +97,7 @@ def compare(design, values, snippets=None, complete=True, overlap=0.0):
     design : `design.Design`
     values : sequence of floats, one per seed or fold: differences, or ratios, whose mean is geometric
     snippets : array (S, N) of the differences for each seed and snippet, if all seeds have the same test set
-    complete : bool; False if the seeds share a test set, and the snippets are not known, so that nothing is decided
+    undecided : str, the reason why the values cannot decide anything, if there is one
     overlap : float, the ratio p of the sizes of the test and the training set, if the values are of folds
 
     Returns
@@ -106,7 +107,7 @@ def compare(design, values, snippets=None, complete=True, overlap=0.0):
         EQUIVALENT if the 90 % interval is within ±margin, which amounts to two one-sided tests (Schuirmann 1987),
         BOTH if both hold,
         KNOWN if a ratio's interval spans at most a factor of TIMES, and
-        UNKNOWN otherwise, or with one seed.
+        UNKNOWN otherwise, with one seed, or if there is a reason, which is then in "undecided".
         "detectable" is the difference that would have been found with a probability of POWER, or None; "claim" says
         whether the result "agrees" with the expected one or "contradicts" it, or is None if neither can be said;
         "survives" says whether the verdict is the same with the correction for overlap, or is None without overlap
@@ -117,9 +118,10 @@ def compare(design, values, snippets=None, complete=True, overlap=0.0):
     low, high = found.interval()
     part = {"statement": statement, "unit": unit, "margin": margin, "values": values, "mean": found.mean}
     part |= {"low": low, "high": high, "detectable": None, "verdict": UNKNOWN, "claim": None, "survives": None}
+    part["undecided"] = undecided or "one seed is not enough" * (len(values) == 1)
     if ratio:
         part |= {name: None if part[name] is None else float(np.exp(part[name])) for name in ("mean", "low", "high")}
-    if len(values) == 1 or not complete:
+    if part["undecided"]:
         return part
     part["verdict"], part["claim"] = judge(found, margin), against(expected, found, margin)
     if not ratio:
@@ -196,24 +198,23 @@ def detectable(error, freedom):
 
 def describe(part):
     """A comparison as one line of text."""
-    margin = "" if part["margin"] is None else f" (margin {part['margin']:g})"
+    margin = "" if part["margin"] is None else f" (margin: {part['margin']:g})"
     return f"{part['statement']}: {format_interval(part)}{margin}: {describe_verdict(part)}"
 
 
 def describe_verdict(part):
-    """The verdict on a comparison; "cannot tell" comes with the difference that would have been detected."""
+    """The verdict on a comparison; "cannot tell" comes with the reason."""
     if part["verdict"] != UNKNOWN:
         return part["verdict"] + " (not with the correction for overlapping folds)" * (part["survives"] is False)
-    if len(part["values"]) == 1:
-        return "one seed decides nothing"
     if part["detectable"] is None:
-        return UNKNOWN
-    return f"{UNKNOWN}; would have seen a difference of {part['detectable']:.2g} {part['unit']}"
+        return f"{UNKNOWN}: {part['undecided'] or f'the interval spans more than a factor of {TIMES:g}'}"
+    return f"{UNKNOWN}: too few seeds to find a difference below {part['detectable']:.2g} {part['unit']}"
 
 
 def format_interval(part):
-    """A comparison's mean and interval, with the unit."""
-    style = ".3g" if part["unit"] == "times" else "+.3g"
+    """A comparison's mean and interval, with the unit, to two significant digits of half of the interval."""
+    half, sign = ((part["high"] or 0) - (part["low"] or 0)) / 2, "" if part["unit"] == "times" else "+"
+    style = f"{sign}.{max(0, 1 - math.floor(math.log10(half)))}f" if half > 1e-9 else f"{sign}.3g"
     mean, low, high = (None if part[name] is None else minus(part[name], style) for name in ("mean", "low", "high"))
     return f"{mean} {part['unit']}".rstrip() + ("" if low is None else f" [{low}, {high}]")
 

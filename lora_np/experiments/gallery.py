@@ -12,6 +12,10 @@ from .store import made_with
 
 MILLIONS = {"minilm": 22.6, "smollm2": 134.5, "pretrained": 3.7}  # number of parameters
 ABOUT = Path(__file__).parent / "about.txt"  # describes the protocol and the statistics
+INTRODUCTION = """Does LoRA do what the papers say? Most experiments fine-tune MiniLM, a small encoder, to tell whether
+a critic liked a film, from one sentence of the review (Rotten Tomatoes: 8,528 snippets; a coin is right in 50 %). Each
+verdict is about one comparison, written as A − B, with its 95 % interval over several seeds: *different* (the
+difference is real), *equivalent* (it is too small to matter), or *cannot tell* ([details](#how-to-read-this-page))."""
 GROUPS = {  # the relation to the claim -> heading
     "contradicts": "Results that contradict the papers",
     "agrees": "Results that agree with the papers",
@@ -29,7 +33,7 @@ def write_gallery(out):
 
     Files with unexpected contents are omitted and listed in README.md.
     """
-    out, rows, odd, decided = Path(out), {group: [] for group in GROUPS}, [], []
+    out, rows, odd, decided, missing = Path(out), {group: [] for group in GROUPS}, [], [], []
     for name in RECIPES:
         of, sections, mains = recipe(name), [], {}
         for base in of.bases:
@@ -51,7 +55,10 @@ def write_gallery(out):
             rows[main["claim"] if decided[-1] else None].append(row(name, mains))
             heading = [f"# {of.question}", "", *(line for text in of.method for line in (text, ""))]
             write_text(out / f"{name}.md", "\n".join([*heading, *sections]).rstrip("\n") + "\n")
-    lines = [f"{sum(decided)} of {len(RECIPES)} questions are decided.", ""] * bool(decided)
+        else:
+            missing.append(name)
+    to_run = f"; not run yet: {', '.join(missing)}" * bool(missing)
+    lines = [INTRODUCTION, "", f"{sum(decided)} of {len(RECIPES)} questions are decided{to_run}.", ""] * bool(decided)
     heads = ["| question | finding | picture | verdict |", "|---|---|---|---|"]
     for group, title in GROUPS.items():
         if rows[group]:
@@ -68,7 +75,10 @@ def row(name, mains):
     of, (base, main) = recipe(name), next(iter(mains.items()))
     figure = (folder_of("", base) / next(iter(of.draw))).as_posix()
     alt = alt_texts(of.caption, 1)[0]
-    verdicts = [f"{BASES[of]}: {describe(part)}" for of, part in mains.items()]
+    verdicts = [
+        f"{BASES[of]}: **{describe_verdict(part)}**. {part['statement']}: {format_interval(part)}"
+        for of, part in mains.items()
+    ]
     picture = f'[<img src="{figure}.png" width="240" alt="{alt}">]({name}.md)'
     return f"| [{of.question}]({name}.md) | {main['finding']} | {picture} | {'<br>'.join(verdicts)} |"
 

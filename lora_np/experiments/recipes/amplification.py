@@ -50,7 +50,7 @@ def draw(outcome):
     from matplotlib.ticker import LogLocator
 
     figure, (left, right) = panels(outcome, "ΔW_q and W_q", 12, 4.6, 2, width_ratios=(3, 2))
-    lora, random = COLOURS["lora_qv"], OTHERS[1]
+    lora, random = COLOURS["lora_qv"], OTHERS[3]
     norms = ("of ΔW", "update", lora), ("of W itself", "base", COLOURS["base"]), ("random", "random", random)
     factors = ("of ΔW", "factor", lora), ("random", "chance_factor", random)
     for axes, marks, unit in ((left, norms, "‖Uᵀ W V‖ in Frobenius norm"), (right, factors, "‖ΔW‖ / ‖Uᵀ W V‖")):

@@ -10,7 +10,7 @@ import numpy as np
 from ...adapters import Adapter, linear_layers, merge_in_format
 from ...compress import weight_bytes
 from ..design import Design, Recipe, accuracy, over_seeds
-from ..drawing import COLOURS, OTHERS, dots, legend_below, panels
+from ..drawing import COLOURS, OTHERS, differences, dots, legend_below, panels
 from ..methods import tuned_runs
 from ..runs import load_base
 from ..runs.classify import WEIGHTS, compressed, starting_point
@@ -78,7 +78,8 @@ def table(outcome):
 
 
 def draw(outcome):
-    figure, axes = panels(outcome, "LoRA on compressed bases\n", 9, 4.6)
+    figure, (axes, right) = panels(outcome, "LoRA on compressed bases", 13, 5, 2, width_ratios=(3, 2))
+    differences(right, outcome)
     dots(axes, rows_of(outcome), "test accuracy in %")
     dense = np.mean(outcome["accuracy"]["dense"])
     axes.axvline(dense, color=COLOURS["lora_all"], linestyle="--", label="LoRA on the dense base")
@@ -91,5 +92,6 @@ RECIPE = Recipe(
     design=Design("LoRA (base: NF4) − LoRA (base: dense): test accuracy", expected="equal"),
     bases=("minilm",),
     caption="""Test accuracy on each base, with the size of its linear layers. Compare LoRA on each base with LoRA on
-    the dense base (dashed line), and with the accuracy after the adapter is merged into four-bit weights.""",
+    the dense base (dashed line), and with the accuracy after the adapter is merged into four-bit weights. Right panel:
+    the differences for each seed, which decide.""",
 )

@@ -29,7 +29,7 @@ EPOCHS = {"critics": 1, "licences": 3}
 SERIES = {  # name -> label, method, factor of the chosen rate, colour and marker; the longest runs first
     "full": ("full fine-tuning", "full", 1.0, COLOURS["full"], "s"),
     "full_half": ("full fine-tuning, half the rate", "full", 0.5, COLOURS["full"], "X"),
-    "lora_r16": ("LoRA r=16", "lora_r16", 1.0, COLOURS["lora_all"], "o"),
+    "lora_r16": ("LoRA r=16", "lora_r16", 1.0, COLOURS["lora_all"], "D"),
 }
 COMPARED = ("old", "reviews", "more"), ("new", "the new domain", "less")  # loss, its texts, what the claim expects
 QUICK = {"limit": 512, "train_tokens": None}

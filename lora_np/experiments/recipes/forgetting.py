@@ -22,8 +22,8 @@ RATES = {
 }
 LABELS = {
     "full": ("full fine-tuning", COLOURS["full"], "s"),
-    "lora_r16": ("LoRA r=16, all linear layers", COLOURS["lora_all"], "o"),
-    "lora_r16_qv": ("LoRA r=16, q and v", COLOURS["lora_qv"], "v"),
+    "lora_r16": ("LoRA r=16, all linear layers", COLOURS["lora_all"], "D"),
+    "lora_r16_qv": ("LoRA r=16, q and v", COLOURS["lora_qv"], "o"),
 }
 ON_SMOLLM2 = {"base": "smollm2", "batch_size": 4, "evaluations": 3, "train_tokens": 32768, "limit": 12288}
 FIELDS = {
@@ -74,11 +74,13 @@ def conclude(outcome):
     few = Design(f"{text}LoRA on q and v − LoRA on all linear layers: loss on reviews", 0.02, "nats")
     far = ratio(f"{text}LoRA on all linear layers / full fine-tuning: distance moved")
     ratios = np.divide(moved["lora_r16"], moved["full"])
-    rise = {method: minus(np.mean(np.subtract(of, outcome["start"]["old"])), "+.3f") for method, of in old.items()}
+    means = {method: np.mean(np.subtract(of, outcome["start"]["old"])) for method, of in old.items()}
+    rise = {method: minus(mean, "+.3f") for method, mean in means.items()}
+    none = ", so none has forgotten anything yet" * bool(max(means.values()) < 0)
     finding = (
         f"Where all methods have learned the snippets equally well, the loss on reviews has changed by "
         f"{rise['full']} nats with full fine-tuning, {rise['lora_r16']} with LoRA on all linear layers and "
-        f"{rise['lora_r16_qv']} with LoRA on q and v; LoRA on all layers has moved the weights "
+        f"{rise['lora_r16_qv']} with LoRA on q and v{none}; LoRA on all layers has moved the weights "
         f"{mean_ratio(ratios):.2g} times as far as full fine-tuning."
     )
     others = [(few, np.subtract(old["lora_r16_qv"], old["lora_r16"])), (far, ratios)]

@@ -9,7 +9,7 @@ the rank is 4 instead of 8, and the runs are those of `tune`, plus runs at one m
 import numpy as np
 
 from ..design import Recipe, over_seeds, ratio
-from ..drawing import colour, legend_below, mean_line, panels
+from ..drawing import colour, legend_below, marker, mean_line, panels
 from ..evidence import mean_ratio
 from ..methods import SOME, TUNE_SEED, label, run_at
 from ..tables import by_method
@@ -47,8 +47,8 @@ def conclude(outcome):
         f"The best learning rate of {label(key)} is {mean_ratio(ratios):.2g} times that of full fine-tuning."
         + f" (In {beyond} cases, it was the lowest or highest rate that was tried.)" * bool(beyond)
     )
-    # The true best rate may be outside the range that was tried.
-    return over_seeds(outcome, ratios) | {"complete": not beyond}, [], finding
+    outside = "the best rate may be outside the range that was tried" * bool(beyond)
+    return over_seeds(outcome, ratios) | {"undecided": outside}, [], finding
 
 
 def best_rate(rates, losses):
@@ -71,10 +71,15 @@ def best_rate(rates, losses):
 def draw(outcome):
     figure, axes = panels(outcome, "Where is the best learning rate?\n", 9, 5.6)
     for key, of_rate in outcome["losses"].items():
-        shade, marker = colour(key), "s" if key == "full" else "o"
         finite = {rate: losses for rate, losses in of_rate.items() if None not in losses}
-        mean_line(axes, finite, shade, label(key), marker)
-        axes.axvline(mean_ratio(outcome["best"][key]), color=shade, linestyle=":", linewidth=1.5)
+        mean_line(axes, finite, colour(key), label(key), marker(key))
+    best = {key: mean_ratio(rates) for key, rates in outcome["best"].items()}
+    for key, rate in best.items():
+        axes.axvline(rate, color=colour(key), linestyle=":", linewidth=1.5)
+    top = {"xycoords": ("data", "axes fraction"), "arrowprops": {"arrowstyle": "<->"}}
+    axes.annotate("", (min(best.values()), 0.9), xytext=(max(best.values()), 0.9), **top, textcoords=top["xycoords"])
+    middle = np.sqrt(np.prod(list(best.values()))), 0.92
+    axes.annotate(f"{max(best.values()) / min(best.values()):.2g} times", middle, xycoords=top["xycoords"], ha="center")
     axes.set(xscale="log", xlabel="peak learning rate (dotted: the best, geometric mean over seeds)")
     axes.set_ylabel("validation loss in nats per snippet")
     legend_below(figure, axes, 2)
@@ -90,5 +95,5 @@ RECIPE = Recipe(
     },
     bases=tuple(TRIED),
     caption="""Validation loss against the learning rate, and the best rate of each method as a dotted line (the
-    geometric mean over the seeds). Compare the positions of the two curves' lowest points.""",
+    geometric mean over the seeds). The distance between the dotted lines is the ratio of the best rates.""",
 )

@@ -9,7 +9,7 @@ end.
 """
 
 from ..design import FOLDS, Design, Recipe, accuracy
-from ..drawing import colour, log_axis, mean_line, panels
+from ..drawing import colour, differences, log_axis, marker, mean_line, panels
 from ..methods import FEW, label, tuned_runs
 from ..tables import by_method, cell, means_of
 
@@ -50,7 +50,7 @@ def of_size(outcome, n):
 def conclude(outcome):
     base, others = outcome["base"], []
     lora = LORA[base]
-    for n in outcome["accuracy"][lora]:
+    for n in sorted(outcome["accuracy"][lora], key=int):
         for second in ("full", "head"):
             if (n, second) != ("100", "full"):  # the main comparison
                 design = Design(f"{int(n):,} snippets, LoRA − {label(second)}: test accuracy")
@@ -72,11 +72,13 @@ def table(outcome):
 
 
 def draw(outcome):
-    figure, axes = panels(outcome, "How much data does it take?\n", 9, 5.2)
+    title = "LoRA, full fine-tuning and the head alone, from few examples to many"
+    figure, (axes, right) = panels(outcome, title, 13, 5.6, 2, width_ratios=(3, 2))
+    differences(right, outcome)
     sizes = sorted(map(int, outcome["accuracy"]["full"]))
     shifts = 0.94, 1.0, 1.06  # so that bars do not overlap
-    for shift, marker, (key, of_size) in zip(shifts, "osv", outcome["accuracy"].items()):
-        mean_line(axes, {shift * n: of_size[str(n)] for n in sizes}, colour(key), LABELS[key], marker)
+    for shift, (key, of_size) in zip(shifts, outcome["accuracy"].items()):
+        mean_line(axes, {shift * n: of_size[str(n)] for n in sizes}, colour(key), LABELS[key], marker(key))
     axes.axhline(50, color="black", linestyle=":")
     axes.annotate("chance", (1000, 50), xytext=(0, 4), textcoords="offset points")
     log_axis(axes, sizes, "training snippets")
@@ -92,7 +94,7 @@ RECIPE = Recipe(
     design=Design("100 snippets, LoRA − full fine-tuning: test accuracy", expected="more"),
     bases=("minilm", "smollm2"),
     seeds={"minilm": 2 * FOLDS},
-    caption="""Test accuracy against the number of training snippets. The bars contain the variation over the random
-    choice of the snippets, which all methods share, so the paired differences above are known better than the
-    lines.""",
+    caption="""Test accuracy against the number of training snippets. The bars on the left contain the variation over
+    the random choice of the snippets, which all methods share. Right panel: the differences for each seed, which
+    decide.""",
 )

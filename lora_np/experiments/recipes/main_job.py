@@ -13,7 +13,7 @@ from ...formats import PRETRAINED
 from ...tasks.baseline import word_classifier
 from ...tasks.pictures import new_figure
 from ..design import FOLDS, Design, Recipe, accuracies, accuracy, judge, over_seeds
-from ..drawing import colour, legend_below, mean_line, means, panels, plain_numbers, seeds_text
+from ..drawing import colour, differences, legend_below, marker, mean_line, means, panels, plain_numbers, seeds_text
 from ..methods import METHODS, by_rank, label, tuned_runs
 from ..runs.classify import split_reviews
 from ..step_time import compare_step_times
@@ -29,15 +29,15 @@ WORDS_LIMIT = 400  # minimum number of snippets for the quick baseline; fewer wo
 WITH_SPECTRA = "full", "all_r8", "qv_r8", "all_r4"
 BEST_LORA = {"pretrained": "all_r8", "minilm": "all_r8", "smollm2": "all_r4"}  # of the main comparison
 TIMED = {"pretrained": 30, "minilm": 5, "smollm2": 5}  # steps of each method
-# Label, marker, and position of the rank labels: offset in points, alignment, above (1) or below (−1) the interval.
+# Label, and position of the rank labels: offset in points, alignment, above (1) or below (−1) the interval.
 FAMILIES = {
-    "qv": ("LoRA on q and v", "o", ((5, -17), "right", -1)),
-    "all": ("LoRA on all linear layers", "D", ((-6, 5), "right", 1)),
+    "qv": ("LoRA on q and v", ((5, -17), "right", -1)),
+    "all": ("LoRA on all linear layers", ((-6, 5), "right", 1)),
 }
-# Label, marker, and position of the label: offset in points, and alignment.
+# Label, and position of the label: offset in points, and alignment.
 SINGLE = {
-    "head": ("only the head", "v", ((9, -4), "left")),
-    "full": ("full\nfine-tuning", "s", ((-10, -14), "right")),
+    "head": ("head only", ((9, -4), "left")),
+    "full": ("full\nfine-tuning", ((-10, -14), "right")),
 }
 PILOT = {"scatter": 0.76, "pilot": "the same with another test set, three seeds"}
 
@@ -155,20 +155,22 @@ def details(outcome):
 
 
 def parameters_against_accuracy(outcome):
-    """Figure 1: test accuracy against the number of trained parameters (log axis)."""
-    figure, axes = panels(outcome, "Trained parameters and accuracy on film snippets\n", 9, 5.4)
+    """Figure 1: test accuracy against the number of trained parameters (log axis), and the paired differences."""
+    title = "Trained parameters and accuracy on film snippets"
+    figure, (axes, right) = panels(outcome, title, 13, 5.6, 2, width_ratios=(3, 2))
+    differences(right, outcome)
     small = {"textcoords": "offset points", "fontsize": 12}
     percent, trainable = outcome["accuracy"], outcome["trainable"]
-    for family, (text, marker, (offset, side, end)) in FAMILIES.items():
+    for family, (text, (offset, side, end)) in FAMILIES.items():
         trained, values = by_rank(trainable, family), by_rank(percent, family)
         if trained:
-            mean_line(axes, {trained[r]: values[r] for r in trained}, colour(family), text, marker)
+            mean_line(axes, {trained[r]: values[r] for r in trained}, colour(family), text, marker(family))
             mean, (reach, _) = means(values.values())
             for (r, x), y in zip(trained.items(), mean + end * np.nan_to_num(reach)):
                 axes.annotate(f"r={r}", (x, y), xytext=offset, ha=side, color=colour(family), **small)
-    for key, (text, marker, (offset, side)) in SINGLE.items():
+    for key, (text, (offset, side)) in SINGLE.items():
         if key in trainable:
-            mean_line(axes, {trainable[key]: percent[key]}, colour(key), None, marker)
+            mean_line(axes, {trainable[key]: percent[key]}, colour(key), None, marker(key))
             point = trainable[key], np.mean(percent[key])
             axes.annotate(text, point, xytext=offset, ha=side, color=colour(key), weight="bold", **small)
     baseline = np.mean(percent["tfidf"])
@@ -219,6 +221,7 @@ RECIPE = Recipe(
     bases=("minilm", "smollm2", "pretrained"),
     draw={"1_parameters_against_accuracy": parameters_against_accuracy, "2_update_spectra": update_spectra},
     columns=5,  # on a screen, without times and sizes
-    caption="""Figure 1: test accuracy against the number of trainable parameters. Figure 2: singular values of the
-    update ΔW by kind of layer, relative to the largest.""",
+    caption="""Figure 1: test accuracy against the number of trainable parameters. The bars on the left contain what
+    all methods share: a seed's easy or hard test snippets. Right panel: the differences for each seed, which decide.
+    Figure 2: singular values of the update ΔW by kind of layer, relative to the largest.""",
 )

@@ -9,15 +9,15 @@ MLP have 0.8 % more; training uses 2,000 snippets.
 import numpy as np
 
 from ..design import Design, Recipe, accuracies, accuracy
-from ..drawing import COLOURS, OTHERS, dots, panels
+from ..drawing import COLOURS, OTHERS, differences, dots, panels
 from ..methods import SOME, label
 from ..tables import means_of, score_table
 from .rank_sweep import PILOT
 
 FAMILIES = {  # how the names of methods that adapt one attention matrix, several, or the MLP begin -> colour
-    ("q_", "k_", "v_", "o_"): OTHERS[1],
+    ("q_", "k_", "v_", "o_"): OTHERS[3],
     ("qv_", "qkvo_"): COLOURS["lora_qv"],
-    ("mlp_", "gated_mlp"): OTHERS[0],
+    ("mlp_", "gated_mlp"): OTHERS[2],
 }
 
 
@@ -36,7 +36,9 @@ def conclude(outcome):
 
 
 def draw(outcome):
-    figure, axes = panels(outcome, "The same number of parameters, in which matrices?\n", 9, 5)
+    title = "The same number of parameters, in which matrices?"
+    figure, (axes, right) = panels(outcome, title, 13, 5.4, 2, width_ratios=(3, 2))
+    differences(right, outcome)
     values, rows = outcome["accuracy"], []
     for keys, shade in zip(families(outcome), FAMILIES.values()):
         rows += [(label(key), values[key], shade) for key in keys]
@@ -62,6 +64,6 @@ RECIPE = Recipe(
     on={"minilm": {"keep": False}, "smollm2": SOME | {"keep": False}},
     table=score_table,
     caption="""Test accuracy of LoRA on different matrices with the same number of trainable parameters. If the claim
-    holds, the orange rows (several attention matrices) are to the right of the blue rows for q and k. Purple: the
-    MLP.""",
+    holds, the red rows (several attention matrices) are to the right of the black rows for q and k. Yellow: the MLP.
+    Right panel: the differences for each seed, which decide.""",
 )

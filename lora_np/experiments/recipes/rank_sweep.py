@@ -7,7 +7,7 @@ was chosen on 2,000 snippets.
 """
 
 from ..design import Design, Recipe, accuracies, accuracy
-from ..drawing import COLOURS, band, legend_below, log_axis, mean_line, panels
+from ..drawing import band, colour, differences, legend_below, log_axis, marker, mean_line, panels
 from ..methods import by_rank
 from ..tables import means_of, score_table
 
@@ -25,12 +25,13 @@ def conclude(outcome):
 
 
 def draw(outcome):
-    figure, axes = panels(outcome, "How much does the rank matter?", 9, 5.4)
+    figure, (axes, right) = panels(outcome, "How much does the rank matter?", 13, 5.4, 2, width_ratios=(3, 2))
+    differences(right, outcome)
     values = outcome["accuracy"]
-    for placement, where, marker in (("qv", "q and v", "o"), ("all", "all linear layers", "D")):
-        mean_line(axes, by_rank(values, placement), COLOURS[f"lora_{placement}"], f"LoRA on {where}", marker)
-    band(axes, values["full"], COLOURS["full"], "full fine-tuning")
-    band(axes, values["head"], COLOURS["head"], "head only")
+    for placement, where in (("qv", "q and v"), ("all", "all linear layers")):
+        mean_line(axes, by_rank(values, placement), colour(placement), f"LoRA on {where}", marker(placement))
+    band(axes, values["full"], colour("full"), "full fine-tuning")
+    band(axes, values["head"], colour("head"), "head only")
     log_axis(axes, sorted({*by_rank(values, "qv"), *by_rank(values, "all")}), "rank r")
     axes.set_ylabel("test accuracy in %")
     legend_below(figure, axes, 4)
@@ -47,5 +48,6 @@ RECIPE = Recipe(
     on={"smollm2": {"tuned_on": 2000}},
     table=score_table,
     caption="""Test accuracy against the rank. For each line, compare the change from left to right with the distance to
-    full fine-tuning, and with the gain from adapting more layers.""",
+    full fine-tuning, and with the gain from adapting more layers. Right panel: the same as differences for each seed,
+    which decide.""",
 )
