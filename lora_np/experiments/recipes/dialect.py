@@ -4,7 +4,7 @@ The small base was trained on long IMDb reviews. It is fine-tuned, in full and w
 one of two new domains: on critics' snippets for one epoch, or on software licences, which have a sixth as many tokens,
 for three epochs. Perplexity is measured on held-out texts of the new domain and on IMDb reviews. Every LoRA run also
 checks that removing the adapter restores the base bit for bit. The learning rates were chosen on the new domain's
-validation texts. Full fine-tuning is also run at half its learning rate, to show how forgetting depends on the rate.
+validation texts. Both methods are also run at half their learning rate, to show how forgetting depends on the rate.
 """
 
 from itertools import product
@@ -30,6 +30,7 @@ SERIES = {  # name -> label, method, factor of the chosen rate, colour and marke
     "full": ("full fine-tuning", "full", 1.0, COLOURS["full"], "s"),
     "full_half": ("full fine-tuning, half the rate", "full", 0.5, COLOURS["full"], "X"),
     "lora_r16": ("LoRA r=16", "lora_r16", 1.0, COLOURS["lora_all"], "D"),
+    "lora_half": ("LoRA r=16, half the rate", "lora_r16", 0.5, COLOURS["lora_all"], "X"),
 }
 COMPARED = ("old", "reviews", "more"), ("new", "the new domain", "less")  # loss, its texts, what the claim expects
 QUICK = {"limit": 512, "train_tokens": None}
@@ -78,9 +79,10 @@ def base_loss(run, domain):
 
 def conclude(outcome):
     losses, others = outcome["losses"], []
-    for domain, full, (field, texts, expected) in product(losses, ("full", "full_half"), COMPARED):
-        text = f"{DOMAINS[domain]}: {SERIES[full][0]} − LoRA r=16: loss on {texts}"
-        values = np.subtract(losses[domain][full][field], losses[domain]["lora_r16"][field])
+    pairs = ("full", "lora_r16"), ("full_half", "lora_half")
+    for domain, (full, lora), (field, texts, expected) in product(losses, pairs, COMPARED):
+        text = f"{DOMAINS[domain]}: {SERIES[full][0]} − {SERIES[lora][0]}: loss on {texts}"
+        values = np.subtract(losses[domain][full][field], losses[domain][lora][field])
         others.append((Design(text, 0.02, "nats", expected), values))
     (_, main), *others = others
     lora, full = (losses["critics"][name] for name in ("lora_r16", "full"))
@@ -152,7 +154,7 @@ def draw(outcome):
             axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
             axis.set_ticks([], minor=True)
             plain_numbers(axis)
-    legend_below(figure, axes, 4)
+    legend_below(figure, axes, 5)
     marks = "one seed" if n == 1 else f"large: mean over {n} seeds; small: each seed"
     figure.suptitle(f"What is learned and what is forgotten: lower and further left is better\n({marks})", fontsize=14)
     return figure
