@@ -132,7 +132,7 @@ def test_domains_have_their_epochs_and_methods_their_rates(monkeypatch):
     assert adapter_of("lora_r4_qv") == AdapterConfig(r=4, alpha=8.0, targets=("q_proj", "v_proj"))
     chosen = read_json(SETTINGS)["chosen"]
     runs = dialect.runs([0, 1], False)
-    assert len(set(runs.values())) == len(runs) == 2 * 3 * 2
+    assert len(set(runs.values())) == len(runs) == 2 * 4 * 2
     assert {run.method for run in runs.values()} == {"full", "lora_r16"}
     for (_, name, _), run in runs.items():
         assert run.epochs == {"critics": 1, "licences": 3}[run.domain] and run.test

@@ -557,7 +557,7 @@ def test_a_figure_has_its_methods_numbers(name, small):
 
 
 FULL_AND_LORA = ("critics", "full"), ("critics", "lora_r16")
-HALF = ("licences", "full_half"), ("licences", "lora_r16")
+HALF = ("licences", "full_half"), ("licences", "lora_half")
 WIRING = [  # recipe, how a comparison's statement begins, the two methods whose difference it is, and of what
     ("main_job", "LoRA all linear r=8 − full fine-tuning: test a", "all_r8", "full", "test_accuracy"),
     ("main_job", "LoRA all linear r=8 − full fine-tuning: test l", "all_r8", "full", "test_loss"),
@@ -568,7 +568,7 @@ WIRING = [  # recipe, how a comparison's statement begins, the two methods whose
     ("matrices", "LoRA up,down r=3 − LoRA q,v r=8", "mlp_r3", "qv_r8", "test_accuracy"),
     ("dialect", "critics' snippets: full fine-tuning − LoRA r=16: loss on reviews", *FULL_AND_LORA, "old"),
     ("dialect", "critics' snippets: full fine-tuning − LoRA r=16: loss on the new", *FULL_AND_LORA, "new"),
-    ("dialect", "software licences: full fine-tuning, half the rate − LoRA r=16: loss on reviews", *HALF, "old"),
+    ("dialect", "software licences: full fine-tuning, half the rate − LoRA r=16, half", *HALF, "old"),
     ("low_data", "100 snippets, LoRA − full", ("all_r8", 100), ("full", 100), "test_accuracy"),
     ("low_data", "1,000 snippets, LoRA − full", ("all_r8", 1000), ("full", 1000), "test_accuracy"),
     ("low_data", "100 snippets, LoRA − head", ("all_r8", 100), ("head", 100), "test_accuracy"),
@@ -777,12 +777,12 @@ def test_the_dialects_claim_and_the_traces_of_adapters(without_clock):
     assert {part["claim"] for part in measured["comparisons"]} == {"agrees"}
     for of_domain in measured["losses"].values():
         assert list(of_domain) == list(dialect.SERIES)
-    assert "in 6 of 6 runs" in recipe("dialect").finding(measured)
+    assert "in 12 of 12 runs" in recipe("dialect").finding(measured)
     for broken in ("base_untouched", "removed_bit_for_bit"):
         traces = {broken: False}
         more = (lambda run, of=traces: of if run.method != "full" else {},)
         measured = outcome_of("dialect", [0, 1], True, *more, base="pretrained")
-        assert "in 0 of 4 runs" in recipe("dialect").finding(measured)
+        assert "in 0 of 8 runs" in recipe("dialect").finding(measured)
 
 
 # ---------------------------------------------------------------- the main job, on a small base

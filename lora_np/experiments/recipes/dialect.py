@@ -145,8 +145,10 @@ def draw(outcome):
             x, y = np.exp(of["new"]), np.exp(of["old"])
             axes.plot(x, y, marker, color=colour, alpha=0.35, markersize=6, markeredgewidth=0)
             axes.plot(x.mean(), y.mean(), marker, color=colour, markersize=11, label=text)
-        star = {"color": COLOURS["base"], "markersize": 17, "label": "base; adapter removed again"}
-        axes.plot(np.exp(outcome["base_losses"][domain]), before, "*", **star)
+        start = np.exp(outcome["base_losses"][domain]), before
+        axes.plot(*start, "*", color=COLOURS["base"], markersize=17)
+        place = {"xytext": (-12, 8), "textcoords": "offset points", "ha": "right"}
+        axes.annotate("the base, or without the adapter", start, color=COLOURS["base"], **place)
         axes.axhline(before, color="black", linestyle=":", linewidth=1.2)
         axes.set(xscale="log", yscale="log", title=DOMAINS[domain], xlabel=f"perplexity on {DOMAINS[domain]}")
         axes.set_ylabel("perplexity on film reviews")
@@ -154,7 +156,7 @@ def draw(outcome):
             axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
             axis.set_ticks([], minor=True)
             plain_numbers(axis)
-    legend_below(figure, axes, 5)
+    legend_below(figure, axes, 4)
     marks = "one seed" if n == 1 else f"large: mean over {n} seeds; small: each seed"
     figure.suptitle(f"What is learned and what is forgotten: lower and further left is better\n({marks})", fontsize=14)
     return figure
