@@ -180,6 +180,7 @@ def parameters_against_accuracy(outcome):
     offset = -17 if baseline - low > 0.08 * (high - low) else 5  # above the line if there is no room below it
     axes.annotate(text, place, xycoords=("axes fraction", "data"), xytext=(0, offset), **small)
     axes.set(xscale="log", xlabel="trained parameters", ylabel="test accuracy in %")
+    axes.margins(x=0.1)
     legend_below(figure, axes, 3)
     return figure
 
