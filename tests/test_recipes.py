@@ -557,6 +557,7 @@ def test_a_figure_has_its_methods_numbers(name, small):
 
 
 FULL_AND_LORA = ("critics", "full"), ("critics", "lora_r16")
+SLOW = ", half the rate"
 HALF = ("licences", "full_half"), ("licences", "lora_half")
 WIRING = [  # recipe, how a comparison's statement begins, the two methods whose difference it is, and of what
     ("main_job", "LoRA all linear r=8 − full fine-tuning: test a", "all_r8", "full", "test_accuracy"),
@@ -568,7 +569,7 @@ WIRING = [  # recipe, how a comparison's statement begins, the two methods whose
     ("matrices", "LoRA up,down r=3 − LoRA q,v r=8", "mlp_r3", "qv_r8", "test_accuracy"),
     ("dialect", "critics' snippets: full fine-tuning − LoRA r=16: loss on reviews", *FULL_AND_LORA, "old"),
     ("dialect", "critics' snippets: full fine-tuning − LoRA r=16: loss on the new", *FULL_AND_LORA, "new"),
-    ("dialect", "software licences: full fine-tuning, half the rate − LoRA r=16, half", *HALF, "old"),
+    ("dialect", f"software licences: full fine-tuning{SLOW} − LoRA r=16{SLOW}: loss on reviews", *HALF, "old"),
     ("low_data", "100 snippets, LoRA − full", ("all_r8", 100), ("full", 100), "test_accuracy"),
     ("low_data", "1,000 snippets, LoRA − full", ("all_r8", 1000), ("full", 1000), "test_accuracy"),
     ("low_data", "100 snippets, LoRA − head", ("all_r8", 100), ("head", 100), "test_accuracy"),
