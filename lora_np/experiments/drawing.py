@@ -33,15 +33,20 @@ MARKS = "mean and 95 % interval"  # what the markers of most figures show
 as_png = partial(pictures.as_png, style=STYLE)
 
 
-def colour(key, looks=COLOURS):
-    """A method's colour, the same at every rank and learning rate: "qv_r8" has the colour of "lora_qv"."""
-    family = key.removeprefix("lora_").partition("_r")[0]
-    return looks.get(family) or looks[f"lora_{family}"]
+def family(key):
+    """A method's name in COLOURS and MARKERS, the same at every rank: "lora_qv" for "qv_r8"."""
+    name = key.removeprefix("lora_").partition("_r")[0]
+    return name if name in COLOURS else f"lora_{name}"
+
+
+def colour(key):
+    """A method's colour, the same at every rank and learning rate."""
+    return COLOURS[family(key)]
 
 
 def marker(key):
     """A method's marker, the same at every rank and learning rate."""
-    return colour(key, MARKERS)
+    return MARKERS[family(key)]
 
 
 def panels(outcome, title, width, height, columns=1, marks=MARKS, **grid):
@@ -65,8 +70,8 @@ def legend_below(figure, axes, columns):
 
 def seeds_text(outcome, marks=MARKS):
     """Describe a figure's markers and, for bases other than the small one, the base and the number of snippets."""
-    methods = Counter(str(run["settings"] | {"seed": 0}) for run in outcome["runs"]).values() or [len(outcome["seeds"])]
-    n, on = " to ".join(map(str, sorted({min(methods), max(methods)}))), ""
+    counts = Counter(str(run["settings"] | {"seed": 0}) for run in outcome["runs"]).values() or [len(outcome["seeds"])]
+    n, on = " to ".join(map(str, sorted({min(counts), max(counts)}))), ""
     if outcome["base"] != "pretrained":
         examples = {run["settings"].get("examples") for run in outcome["runs"]}
         some = len(examples) == 1 and None not in examples
@@ -115,23 +120,26 @@ def plain_numbers(axis):
     axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
-def differences(axes, outcome):
-    """Plot the main comparison and those in the same unit, the main one at the top: seeds, mean, interval and margin.
+def beside_differences(outcome, title, height):
+    """Create a Figure with a panel to draw in and, on its right, the `differences`; return the Figure and the panel."""
+    figure, (axes, right) = panels(outcome, title, 13, height, 2, width_ratios=(3, 2))
+    differences(right, outcome)
+    return figure, axes
 
-    The difference is taken for each seed, so its interval is narrower than those of the two methods.
+
+def differences(axes, outcome):
+    """Plot the main comparison, at the top, and those in the same unit: seeds, mean and interval; the margin is grey.
+
+    Each value is the difference of two methods with the same seed.
     """
     main = outcome["comparisons"][0]
     parts = [part for part in outcome["comparisons"] if part["unit"] == main["unit"]]
     for row, part in enumerate(parts):
-        look = {"color": OTHERS[3], "linewidth": 1.8}
-        axes.plot(part["values"], [row] * len(part["values"]), "o", color=OTHERS[3], alpha=0.3, markersize=5, mew=0)
-        axes.plot(part["mean"], row, "d", markersize=9, **look)
-        if part["low"] is not None:
-            axes.plot([part["low"], part["high"]], [row, row], "|-", markersize=10, **look)
+        plot_row(axes, row, part["values"], (part["mean"], part["low"], part["high"]), OTHERS[3])
         text = f"{part['statement'].replace(': test accuracy', '')}: {format_interval(part).split()[0]}"
-        place = {"xycoords": ("axes fraction", "data"), "xytext": (0, 9), "textcoords": "offset points"}
         look = {"weight": "bold" if part is main else "normal", "fontsize": 10.5}
-        axes.annotate(text, (0.01, row), **look, **place, bbox={"color": "white", "alpha": 0.85, "pad": 0.5})
+        look |= {"bbox": {"color": "white", "alpha": 0.85, "pad": 0.5}, "textcoords": "offset points"}
+        axes.annotate(text, (0.01, row), (0, 9), xycoords=("axes fraction", "data"), **look)
     axes.axvspan(-main["margin"], main["margin"], color="black", alpha=0.07, linewidth=0)
     axes.axvline(0, color="black", linewidth=1.2)
     axes.set(yticks=[], ylim=(len(parts) - 0.5, -0.8), title="differences; grey: too small to matter")
@@ -144,9 +152,15 @@ def dots(axes, rows, unit, log=False):
     `rows` is a list of (label, values, colour), with one value per seed; `log` as in `means`.
     """
     for row, (_, seeds, shade) in enumerate(rows):
-        (mean,), reach = means([seeds], log)
-        axes.plot(seeds, [row] * len(seeds), "o", color=shade, alpha=0.3, markersize=5, markeredgewidth=0)
-        axes.errorbar(mean, row, xerr=reach, fmt="d", color=shade, capsize=4, markersize=7, linewidth=1.8)
+        plot_row(axes, row, seeds, interval(seeds, log), shade)
     axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(unit)
+
+
+def plot_row(axes, row, values, estimate, colour):
+    """Plot a point for each of the values, and their (mean, low, high); without an interval, low and high are None."""
+    mean, low, high = np.array(estimate, dtype=np.float64)
+    axes.plot(values, [row] * len(values), "o", color=colour, alpha=0.3, markersize=5, markeredgewidth=0)
+    reach = [[mean - low], [high - mean]]
+    axes.errorbar(mean, row, xerr=reach, fmt="d", color=colour, capsize=4, markersize=7, linewidth=1.8)

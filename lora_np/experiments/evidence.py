@@ -107,7 +107,7 @@ def compare(design, values, snippets=None, undecided="", overlap=0.0):
         EQUIVALENT if the 90 % interval is within ±margin, which amounts to two one-sided tests (Schuirmann 1987),
         BOTH if both hold,
         KNOWN if a ratio's interval spans at most a factor of TIMES, and
-        UNKNOWN otherwise, with one seed, or if there is a reason, which is then in "undecided".
+        UNKNOWN otherwise; "undecided" then says why, unless the interval is only too wide.
         "detectable" is the difference that would have been found with a probability of POWER, or None; "claim" says
         whether the result "agrees" with the expected one or "contradicts" it, or is None if neither can be said;
         "survives" says whether the verdict is the same with the correction for overlap, or is None without overlap

@@ -10,7 +10,7 @@ import numpy as np
 from ...adapters import Adapter, linear_layers, merge_in_format
 from ...compress import weight_bytes
 from ..design import Design, Recipe, accuracy, over_seeds
-from ..drawing import COLOURS, OTHERS, differences, dots, legend_below, panels
+from ..drawing import COLOURS, OTHERS, beside_differences, dots, legend_below
 from ..methods import tuned_runs
 from ..runs import load_base
 from ..runs.classify import WEIGHTS, compressed, starting_point
@@ -78,8 +78,7 @@ def table(outcome):
 
 
 def draw(outcome):
-    figure, (axes, right) = panels(outcome, "LoRA on compressed bases", 13, 5, 2, width_ratios=(3, 2))
-    differences(right, outcome)
+    figure, axes = beside_differences(outcome, "LoRA on compressed bases", 5)
     dots(axes, rows_of(outcome), "test accuracy in %")
     dense = np.mean(outcome["accuracy"]["dense"])
     axes.axvline(dense, color=COLOURS["lora_all"], linestyle="--", label="LoRA on the dense base")

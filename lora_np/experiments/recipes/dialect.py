@@ -18,7 +18,7 @@ from ...tasks.pictures import new_figure
 from ...tasks.writing import write_text_from
 from ...training import blas_threads, language_loss, worthwhile_threads
 from ..design import Design, Recipe
-from ..drawing import COLOURS, legend_below, plain_numbers
+from ..drawing import COLOURS, MARKERS, legend_below, plain_numbers
 from ..methods import tuned
 from ..runs import load_base
 from ..runs.dialect import LENGTH, DialectRun, licences_digest, load_domain
@@ -27,9 +27,9 @@ from ..tables import by_method, gathered
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 EPOCHS = {"critics": 1, "licences": 3}
 SERIES = {  # name -> label, method, factor of the chosen rate, colour and marker; the longest runs first
-    "full": ("full fine-tuning", "full", 1.0, COLOURS["full"], "s"),
+    "full": ("full fine-tuning", "full", 1.0, COLOURS["full"], MARKERS["full"]),
     "full_half": ("full fine-tuning, half the rate", "full", 0.5, COLOURS["full"], "X"),
-    "lora_r16": ("LoRA r=16", "lora_r16", 1.0, COLOURS["lora_all"], "D"),
+    "lora_r16": ("LoRA r=16", "lora_r16", 1.0, COLOURS["lora_all"], MARKERS["lora_all"]),
     "lora_half": ("LoRA r=16, half the rate", "lora_r16", 0.5, COLOURS["lora_all"], "X"),
 }
 COMPARED = ("old", "reviews", "more"), ("new", "the new domain", "less")  # loss, its texts, what the claim expects

@@ -10,7 +10,7 @@ layers."""
 import numpy as np
 
 from ..design import Design, Recipe, ratio
-from ..drawing import COLOURS, OTHERS, legend_below, panels
+from ..drawing import COLOURS, MARKERS, OTHERS, legend_below, panels
 from ..evidence import mean_ratio, minus
 from ..tables import at_level, by_method
 from . import dialect
@@ -21,9 +21,9 @@ RATES = {
     "lora_r16_qv": (1e-3, 2e-3, 4e-3, 8e-3),
 }
 LABELS = {
-    "full": ("full fine-tuning", COLOURS["full"], "s"),
-    "lora_r16": ("LoRA r=16, all linear layers", COLOURS["lora_all"], "D"),
-    "lora_r16_qv": ("LoRA r=16, q and v", COLOURS["lora_qv"], "o"),
+    "full": ("full fine-tuning", COLOURS["full"], MARKERS["full"]),
+    "lora_r16": ("LoRA r=16, all linear layers", COLOURS["lora_all"], MARKERS["lora_all"]),
+    "lora_r16_qv": ("LoRA r=16, q and v", COLOURS["lora_qv"], MARKERS["lora_qv"]),
 }
 ON_SMOLLM2 = {"base": "smollm2", "batch_size": 4, "evaluations": 3, "train_tokens": 32768, "limit": 12288}
 FIELDS = {

@@ -8,7 +8,7 @@ on all linear layers at several ranks and for full fine-tuning.
 import numpy as np
 
 from ..design import Design, Recipe
-from ..drawing import STYLES, band, colour, log_axis, mean_line, panels, plain_numbers
+from ..drawing import STYLES, band, colour, log_axis, marker, mean_line, panels, plain_numbers
 from ..methods import by_rank, label
 from ..tables import by_method, means_of
 from ..updates import similarities
@@ -50,7 +50,7 @@ def draw(outcome):
     figure, (left, right) = panels(outcome, "Directions that the base does not have", 13, 5.2, 2)
     of = outcome["counts"][f"{EPSILON:g}"]
     of_ranks = by_rank(of, "all")
-    mean_line(left, of_ranks, colour("all_r1"), "LoRA on all linear layers", "D")
+    mean_line(left, of_ranks, colour("all_r1"), "LoRA on all linear layers", marker("all_r1"))
     band(left, of["full"], colour("full"), "full fine-tuning")
     log_axis(left, of_ranks, "rank r, all linear layers")
     left.set(ylabel="intruders among 10 directions per matrix", title="intruders by rank")

@@ -9,7 +9,7 @@ end.
 """
 
 from ..design import FOLDS, Design, Recipe, accuracy
-from ..drawing import colour, differences, log_axis, marker, mean_line, panels
+from ..drawing import beside_differences, colour, log_axis, marker, mean_line
 from ..methods import FEW, label, tuned_runs
 from ..tables import by_method, cell, means_of
 
@@ -73,8 +73,7 @@ def table(outcome):
 
 def draw(outcome):
     title = "LoRA, full fine-tuning and the head alone, from few examples to many"
-    figure, (axes, right) = panels(outcome, title, 13, 5.6, 2, width_ratios=(3, 2))
-    differences(right, outcome)
+    figure, axes = beside_differences(outcome, title, 5.6)
     sizes = sorted(map(int, outcome["accuracy"]["full"]))
     shifts = 0.94, 1.0, 1.06  # so that bars do not overlap
     for shift, (key, of_size) in zip(shifts, outcome["accuracy"].items()):

@@ -13,7 +13,7 @@ from ...formats import PRETRAINED
 from ...tasks.baseline import word_classifier
 from ...tasks.pictures import new_figure
 from ..design import FOLDS, Design, Recipe, accuracies, accuracy, judge, over_seeds
-from ..drawing import colour, differences, legend_below, marker, mean_line, means, panels, plain_numbers, seeds_text
+from ..drawing import beside_differences, colour, legend_below, marker, mean_line, means, plain_numbers, seeds_text
 from ..methods import METHODS, by_rank, label, tuned_runs
 from ..runs.classify import split_reviews
 from ..step_time import compare_step_times
@@ -156,9 +156,7 @@ def details(outcome):
 
 def parameters_against_accuracy(outcome):
     """Figure 1: test accuracy against the number of trained parameters (log axis), and the paired differences."""
-    title = "Trained parameters and accuracy on film snippets"
-    figure, (axes, right) = panels(outcome, title, 13, 5.6, 2, width_ratios=(3, 2))
-    differences(right, outcome)
+    figure, axes = beside_differences(outcome, "Trained parameters and accuracy on film snippets", 5.6)
     small = {"textcoords": "offset points", "fontsize": 12}
     percent, trainable = outcome["accuracy"], outcome["trainable"]
     for family, (text, (offset, side, end)) in FAMILIES.items():

@@ -9,7 +9,7 @@ MLP have 0.8 % more; training uses 2,000 snippets.
 import numpy as np
 
 from ..design import Design, Recipe, accuracies, accuracy
-from ..drawing import COLOURS, OTHERS, differences, dots, panels
+from ..drawing import COLOURS, OTHERS, beside_differences, dots
 from ..methods import SOME, label
 from ..tables import means_of, score_table
 from .rank_sweep import PILOT
@@ -17,7 +17,7 @@ from .rank_sweep import PILOT
 FAMILIES = {  # how the names of methods that adapt one attention matrix, several, or the MLP begin -> colour
     ("q_", "k_", "v_", "o_"): OTHERS[3],
     ("qv_", "qkvo_"): COLOURS["lora_qv"],
-    ("mlp_", "gated_mlp"): OTHERS[2],
+    ("mlp_", "gated_mlp"): OTHERS[1],
 }
 
 
@@ -36,9 +36,7 @@ def conclude(outcome):
 
 
 def draw(outcome):
-    title = "The same number of parameters, in which matrices?"
-    figure, (axes, right) = panels(outcome, title, 13, 5.4, 2, width_ratios=(3, 2))
-    differences(right, outcome)
+    figure, axes = beside_differences(outcome, "The same number of parameters, in which matrices?", 5.4)
     values, rows = outcome["accuracy"], []
     for keys, shade in zip(families(outcome), FAMILIES.values()):
         rows += [(label(key), values[key], shade) for key in keys]
@@ -64,6 +62,6 @@ RECIPE = Recipe(
     on={"minilm": {"keep": False}, "smollm2": SOME | {"keep": False}},
     table=score_table,
     caption="""Test accuracy of LoRA on different matrices with the same number of trainable parameters. If the claim
-    holds, the red rows (several attention matrices) are to the right of the black rows for q and k. Yellow: the MLP.
-    Right panel: the differences for each seed, which decide.""",
+    holds, the orange rows (several attention matrices) are to the right of the black rows for q and k. Light blue: the
+    MLP. Right panel: the differences for each seed, which decide.""",
 )

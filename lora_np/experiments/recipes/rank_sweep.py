@@ -7,7 +7,7 @@ was chosen on 2,000 snippets.
 """
 
 from ..design import Design, Recipe, accuracies, accuracy
-from ..drawing import band, colour, differences, legend_below, log_axis, marker, mean_line, panels
+from ..drawing import band, beside_differences, colour, legend_below, log_axis, marker, mean_line
 from ..methods import by_rank
 from ..tables import means_of, score_table
 
@@ -25,8 +25,7 @@ def conclude(outcome):
 
 
 def draw(outcome):
-    figure, (axes, right) = panels(outcome, "How much does the rank matter?", 13, 5.4, 2, width_ratios=(3, 2))
-    differences(right, outcome)
+    figure, axes = beside_differences(outcome, "How much does the rank matter?", 5.4)
     values = outcome["accuracy"]
     for placement, where in (("qv", "q and v"), ("all", "all linear layers")):
         mean_line(axes, by_rank(values, placement), colour(placement), f"LoRA on {where}", marker(placement))

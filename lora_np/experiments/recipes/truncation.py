@@ -6,7 +6,7 @@ compared with that of the whole update, and with that of LoRA trained at rank r 
 import numpy as np
 
 from ..design import Design, Recipe, over_seeds, ratio
-from ..drawing import COLOURS, STYLES, band, colour, log_axis, mean_line, panels
+from ..drawing import COLOURS, MARKERS, STYLES, band, colour, log_axis, mean_line, panels
 from ..methods import by_rank, label
 from ..tables import by_method, cell, gathered, means_of, scores
 from ..updates import energy, scores_when_cut
@@ -62,9 +62,10 @@ def draw(outcome):
     accuracy, cut = outcome["accuracy"], cut_accuracy(outcome)
     ranks = [r for r in cut if r != "0"]
     text = f"full fine-tuning, every ΔW truncated (to 0: {np.mean(cut['0']):.1f} %)"
-    mean_line(left, {i: cut[r] for i, r in enumerate(ranks)}, COLOURS["full"], text, "s")
+    mean_line(left, {i: cut[r] for i, r in enumerate(ranks)}, COLOURS["full"], text, MARKERS["full"])
     lora = {ranks.index(str(r)): values for r, values in by_rank(accuracy, "all").items() if str(r) in cut}
-    mean_line(left, lora, COLOURS["lora_all"], "LoRA on all linear layers, trained at that rank", "D")
+    text = "LoRA on all linear layers, trained at that rank"
+    mean_line(left, lora, COLOURS["lora_all"], text, MARKERS["lora_all"])
     band(left, accuracy["full"], COLOURS["full"], f"full fine-tuning, whole ΔW: {np.mean(accuracy['full']):.1f} %")
     left.set_xticks(range(len(ranks)), ranks)
     left.set(xlabel="rank that each update is truncated to", ylabel="test accuracy in %")
