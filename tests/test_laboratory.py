@@ -123,6 +123,7 @@ def test_verdict_of_a_comparison(mean, half, verdict, agrees, contradicts):
         )
     assert json.loads(json.dumps(part)) == part
     assert ("too few seeds" in describe(part)) == (verdict == UNKNOWN)
+    assert (f"different: {'higher' if mean > 0 else 'lower'}" in describe(part)) == (verdict in (DIFFERENT, BOTH))
     part = compare(Design("it"), spread(mean, half), undecided="the reason")
     assert part["verdict"] == UNKNOWN and describe(part).endswith(": cannot tell: the reason")
 
@@ -146,7 +147,7 @@ def test_one_seed_decides_nothing():
     """But with one seed, the interval over the snippets is known."""
     part = compare(Design("it", expected="more"), [3.0])
     assert (part["verdict"], part["low"], part["claim"]) == (UNKNOWN, None, None)
-    assert describe(part) == "it: +3 points (margin: 1): cannot tell: one seed is not enough"
+    assert describe(part) == "it: +3 points (margin: 1 point): cannot tell: one seed is not enough"
     snippets = np.repeat([100.0, 0.0], [90, 910])[None]  # (1, N): 90 of 1,000 snippets are better
     part = compare(Design("it", expected="more"), [9.0], snippets)
     half = 1.96 * 100 * math.sqrt(0.09 * 0.91 / 999)
@@ -209,9 +210,11 @@ def test_the_number_of_seeds_is_planned():
     assert power(7, 0.76, 1.0) >= 0.8 > power(6, 0.76, 1.0)
     assert power(8, 0.76, 1.0, difference=1.0) == pytest.approx(0.05, abs=0.002)
     design = Design("A − B", expected="equal", scatter=0.76, pilot="C − D")
-    expected = "pilot (C − D: 0.76 points), 8 seeds find a difference of 0.88 with a probability of 80 %"
-    assert expected in design.plan(8) and design.plan(8).endswith("are equivalent with 91 %")
-    assert design.plan(1) == "margin: 1 points" and "factor of 1.5" in Design("A / B", None, "times").plan(8)
+    plan = design.plan(8)
+    assert "pilot (C − D), the differences had a standard deviation of 0.76 points. " in plan
+    assert "8 seeds find a difference of 0.88 points with a probability of 80 %, and find equal" in plan
+    assert plan.endswith("equivalent with 91 %.") and design.plan(1) == "The margin is 1 point."
+    assert "factor of 1.5" in Design("A / B", None, "times").plan(8)
 
 
 # ---------------------------------------------------------------- kept runs
@@ -480,7 +483,7 @@ def test_an_experiment_writes_json_figure_and_gallery(made_up, carrying, tmp_pat
         DIFFERENT,
     )
     # The design is said before the runs, the results after them.
-    assert lines[0] == f"{NAME}: Is nothing learnt?\n  more; margin: 0.02 nats"
+    assert lines[0] == f"{NAME}: Is nothing learnt?\n  more. The margin is 0.02 nats."
     assert lines[-4:-1] == ["The loss is 2.\n", f"  {describe(main)}", f"  also: {describe(other)}"]
     assert any("[  6/6]" in line for line in lines)
 
@@ -634,7 +637,7 @@ def test_the_gallery_is_a_table_with_a_page_for_each_experiment(tmp_path):
     finding = "LoRA recovers the planted rank exactly in 2 of 2 cases (95 % interval of the share: 16 to 100 %)."
     (row,) = (line for line in text.splitlines() if line.startswith("| [Can LoRA"))
     compared = "distance of the recovered rank from the planted one"
-    verdict = f"the small base: **equivalent**. {compared}: +0 ranks [+0, +0] |"
+    verdict = f"the small base: **equivalent**. {compared}: 0 ranks [0, 0] |"
     for part in (f"](planted_rank.md) | {finding}", '<img src="planted_rank.png"', verdict):
         assert part in row
     decided = f"1 of {len(RECIPES)} questions are decided; not run yet: main_job, "
@@ -644,9 +647,13 @@ def test_the_gallery_is_a_table_with_a_page_for_each_experiment(tmp_path):
     expected += [
         "](planted_rank.png)\n\nThe loss on held-out texts",
         "Claim: LoRA can",
-        f"Verdict: {compared}: +0 ranks",
+        f"Verdict: {compared}: 0 ranks",
     ]
-    expected += ["<details><summary>Design and numbers", f"\n{compared}; margin: 0.5 ranks.", f"| **{compared}** |"]
+    expected += [
+        "<details><summary>Design and numbers",
+        f"\n{compared}. The margin is 0.5 ranks.",
+        f"| **{compared}** |",
+    ]
     expected += ["    python -m …\n\n</details>"]
     expected += ["2 seeds; lora_np 1, NumPy 2, Python 3; M.", "1.4 core-hours", "[Numbers](planted_rank.json)\n"]
     places = [page.find(part) for part in expected]
@@ -663,9 +670,9 @@ def test_the_gallery_begins_with_what_contradicts_a_paper(tmp_path):
             wrong["comparisons"][0] |= {"verdict": UNKNOWN, "detectable": 0.7}
         text = gallery_of(tmp_path, planted_rank=wrong)
         assert [other for other in headings.values() if other in text] == [heading]
-        assert (tmp_path / "planted_rank.md").read_text(encoding="utf-8").rstrip().endswith("†")
+        assert (tmp_path / "planted_rank.md").read_text(encoding="utf-8").rstrip().endswith("these results.")
     assert "too few seeds to find a difference below 0.7 ranks" in text
-    assert f"0 of {len(RECIPES)} questions are decided; not run yet: main_job, " in text
+    assert f"0 of {len(RECIPES)} questions are decided; not decided: planted_rank; not run yet: main_job, " in text
 
 
 WHOLE = outcome_of()

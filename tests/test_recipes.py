@@ -556,9 +556,10 @@ def test_a_figure_has_its_methods_numbers(name, small):
         assert means.tolist() == pytest.approx(expected)
 
 
-FULL_AND_LORA = ("critics", "full"), ("critics", "lora_r16")
+LORA_AND_FULL = ("critics", "lora_r16"), ("critics", "full")
 SLOW = ", half the rate"
-HALF = ("licences", "full_half"), ("licences", "lora_half")
+HALF = ("licences", "lora_half"), ("licences", "full_half")
+ALL = "LoRA all linear"
 WIRING = [  # recipe, how a comparison's statement begins, the two methods whose difference it is, and of what
     ("main_job", "LoRA all linear r=8 − full fine-tuning: test a", "all_r8", "full", "test_accuracy"),
     ("main_job", "LoRA all linear r=8 − full fine-tuning: test l", "all_r8", "full", "test_loss"),
@@ -567,12 +568,12 @@ WIRING = [  # recipe, how a comparison's statement begins, the two methods whose
     ("matrices", "LoRA q,v r=8 − LoRA q r=16", "qv_r8", "q_r16", "test_accuracy"),
     ("matrices", "LoRA q,v r=8 − LoRA k r=16", "qv_r8", "k_r16", "test_accuracy"),
     ("matrices", "LoRA up,down r=3 − LoRA q,v r=8", "mlp_r3", "qv_r8", "test_accuracy"),
-    ("dialect", "critics' snippets: full fine-tuning − LoRA r=16: loss on reviews", *FULL_AND_LORA, "old"),
-    ("dialect", "critics' snippets: full fine-tuning − LoRA r=16: loss on the new", *FULL_AND_LORA, "new"),
-    ("dialect", f"software licences: full fine-tuning{SLOW} − LoRA r=16{SLOW}: loss on reviews", *HALF, "old"),
-    ("low_data", "100 snippets, LoRA − full", ("all_r8", 100), ("full", 100), "test_accuracy"),
-    ("low_data", "1,000 snippets, LoRA − full", ("all_r8", 1000), ("full", 1000), "test_accuracy"),
-    ("low_data", "100 snippets, LoRA − head", ("all_r8", 100), ("head", 100), "test_accuracy"),
+    ("dialect", f"critics' snippets: {ALL} r=16 − full fine-tuning: loss on reviews", *LORA_AND_FULL, "old"),
+    ("dialect", f"critics' snippets: {ALL} r=16 − full fine-tuning: loss on the new", *LORA_AND_FULL, "new"),
+    ("dialect", f"software licences: {ALL} r=16{SLOW} − full fine-tuning{SLOW}: loss on reviews", *HALF, "old"),
+    ("low_data", f"100 snippets, {ALL} r=8 − full", ("all_r8", 100), ("full", 100), "test_accuracy"),
+    ("low_data", f"1,000 snippets, {ALL} r=8 − full", ("all_r8", 1000), ("full", 1000), "test_accuracy"),
+    ("low_data", f"100 snippets, {ALL} r=8 − head", ("all_r8", 100), ("head", 100), "test_accuracy"),
     ("variants", "DoRA − LoRA", "dora", "qv_r8", "test_accuracy"),
     ("compression", "LoRA (base: NF4) − LoRA (base: dense)", "nf4", "dense", "test_accuracy"),
 ]

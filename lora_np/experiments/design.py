@@ -26,18 +26,19 @@ class Design(NamedTuple):
     pilot: str = ""  # the difference that was measured in the pilot
 
     def plan(self, n):
-        """A sentence about the margin and, if there was a pilot, about what n seeds can show."""
+        """Sentences about the margin and, if there was a pilot, about what n seeds can show."""
         if self.margin is None:
-            return f"a ratio is known if its interval spans at most a factor of {evidence.TIMES:g}"
-        goal, n = f"margin: {self.margin:g} {self.unit}", min(n, FOLDS)  # seeds with the same fold count as one
+            return f"A ratio is known if its interval spans at most a factor of {evidence.TIMES:g}."
+        goal = f"The margin is {evidence.amount(self.margin, self.unit)}."
+        n = min(n, FOLDS)  # seeds with the same fold count as one
         if self.scatter is None or n < 2:
             return goal
         found = evidence.detectable(self.scatter / np.sqrt(n), n - 1)
         equal = 100 * evidence.power(n, self.scatter, self.margin)
         return (
-            f"{goal}; if the differences scatter as in a pilot ({self.pilot}: {self.scatter:g} {self.unit}), {n} seeds "
-            f"find a difference of {found:.2g} with a probability of {100 * evidence.POWER:.0f} %, and that equal "
-            f"methods are equivalent with {equal:.0f} %"
+            f"{goal} In a pilot ({self.pilot}), the differences had a standard deviation of {self.scatter:g} "
+            f"{self.unit}. If it is the same here, {n} seeds find a difference of {found:.2g} {self.unit} with a "
+            f"probability of {100 * evidence.POWER:.0f} %, and find equal methods equivalent with {equal:.0f} %."
         )
 
 

@@ -130,12 +130,14 @@ def beside_differences(outcome, title, height):
 def differences(axes, outcome):
     """Plot the main comparison, at the top, and those in the same unit: seeds, mean and interval; the margin is grey.
 
-    Each value is the difference of two methods with the same seed.
+    Each value is the difference of two methods with the same seed. Methods are equivalent if the 90 % interval, which
+    is thick, is within the margin.
     """
     main = outcome["comparisons"][0]
     parts = [part for part in outcome["comparisons"] if part["unit"] == main["unit"]]
     for row, part in enumerate(parts):
         plot_row(axes, row, part["values"], (part["mean"], part["low"], part["high"]), OTHERS[3])
+        axes.plot(np.array(part["interval_90"], dtype=np.float64), [row, row], color=OTHERS[3], linewidth=4)
         text = f"{part['statement'].replace(': test accuracy', '')}: {format_interval(part).split()[0]}"
         look = {"weight": "bold" if part is main else "normal", "fontsize": 10.5}
         look |= {"bbox": {"color": "white", "alpha": 0.85, "pad": 0.5}, "textcoords": "offset points"}
@@ -143,7 +145,8 @@ def differences(axes, outcome):
     axes.axvspan(-main["margin"], main["margin"], color="black", alpha=0.07, linewidth=0)
     axes.axvline(0, color="black", linewidth=1.2)
     axes.set(yticks=[], ylim=(len(parts) - 0.5, -0.8), title="differences; grey: too small to matter")
-    axes.set_xlabel(f"difference in {'percentage points' if main['unit'] == 'points' else main['unit']}")
+    unit = "percentage points" if main["unit"] == "points" else main["unit"]
+    axes.set_xlabel(f"difference in {unit} (thin: 95 % interval, thick: 90 %)")
 
 
 def dots(axes, rows, unit, log=False):

@@ -108,7 +108,8 @@ def compare(design, values, snippets=None, undecided="", overlap=0.0):
         BOTH if both hold,
         KNOWN if a ratio's interval spans at most a factor of TIMES, and
         UNKNOWN otherwise; "undecided" then says why, unless the interval is only too wide.
-        "detectable" is the difference that would have been found with a probability of POWER, or None; "claim" says
+        "interval_90" of a ratio is that of its logarithm. "detectable" is the difference that would have been found
+        with a probability of POWER, or None; "claim" says
         whether the result "agrees" with the expected one or "contradicts" it, or is None if neither can be said;
         "survives" says whether the verdict is the same with the correction for overlap, or is None without overlap
     """
@@ -117,7 +118,8 @@ def compare(design, values, snippets=None, undecided="", overlap=0.0):
     found = estimate(np.log(values) if ratio else values) if snippets is None else crossed(snippets)
     low, high = found.interval()
     part = {"statement": statement, "unit": unit, "margin": margin, "values": values, "mean": found.mean}
-    part |= {"low": low, "high": high, "detectable": None, "verdict": UNKNOWN, "claim": None, "survives": None}
+    part |= {"low": low, "high": high, "interval_90": list(found.interval(2 * LEVEL - 1))}
+    part |= {"detectable": None, "verdict": UNKNOWN, "claim": None, "survives": None}
     part["undecided"] = undecided or "one seed is not enough" * (len(values) == 1)
     if ratio:
         part |= {name: None if part[name] is None else float(np.exp(part[name])) for name in ("mean", "low", "high")}
@@ -198,17 +200,18 @@ def detectable(error, freedom):
 
 def describe(part):
     """A comparison as one line of text."""
-    margin = "" if part["margin"] is None else f" (margin: {part['margin']:g})"
+    margin = "" if part["margin"] is None else f" (margin: {amount(part['margin'], part['unit'])})"
     return f"{part['statement']}: {format_interval(part)}{margin}: {describe_verdict(part)}"
 
 
 def describe_verdict(part):
-    """The verdict on a comparison; "cannot tell" comes with the reason."""
+    """The verdict on a comparison; a difference comes with its direction, and "cannot tell" with the reason."""
     if part["verdict"] != UNKNOWN:
-        return part["verdict"] + " (not with the correction for overlapping folds)" * (part["survives"] is False)
+        verdict = part["verdict"].replace(DIFFERENT, f"{DIFFERENT}: {'higher' if part['mean'] > 0 else 'lower'}")
+        return verdict + " (not with the correction for overlapping folds)" * (part["survives"] is False)
     if part["detectable"] is None:
         return f"{UNKNOWN}: {part['undecided'] or f'the interval spans more than a factor of {TIMES:g}'}"
-    return f"{UNKNOWN}: too few seeds to find a difference below {part['detectable']:.2g} {part['unit']}"
+    return f"{UNKNOWN}: too few seeds to find a difference below {amount(part['detectable'], part['unit'])}"
 
 
 def format_interval(part):
@@ -219,6 +222,12 @@ def format_interval(part):
     return f"{mean} {part['unit']}".rstrip() + ("" if low is None else f" [{low}, {high}]")
 
 
+def amount(number, unit):
+    """Format a positive quantity to two significant digits, with its unit, as "0.02 nats" or "1 point"."""
+    return f"{number:.2g} {unit.replace('points', 'point') if number == 1 else unit}"
+
+
 def minus(number, style):
-    """Format a number with a minus sign instead of a hyphen, and as 0 if it is only a rounding error."""
-    return f"{round(number, 12):{style}}".replace("-", "−")
+    """Format a number with a minus sign instead of a hyphen, and without a sign if it is rounded to 0."""
+    text = f"{number:{style}}"
+    return text.replace("-", "−") if float(text) else text.lstrip("+-")

@@ -34,7 +34,7 @@ def write_gallery(out):
 
     Files with unexpected contents are omitted and listed in README.md.
     """
-    out, rows, odd, decided, missing = Path(out), {group: [] for group in GROUPS}, [], [], []
+    out, rows, odd, missing, undecided = Path(out), {group: [] for group in GROUPS}, [], [], []
     for name in RECIPES:
         of, sections, mains = recipe(name), [], {}
         for base in of.bases:
@@ -52,14 +52,17 @@ def write_gallery(out):
                 sections += of_base
         if mains:
             main = next(iter(mains.values()))
-            decided.append(main["verdict"] != UNKNOWN)
-            rows[main["claim"] if decided[-1] else None].append(row(name, mains))
+            undecided += [name] * (main["verdict"] == UNKNOWN)
+            rows[None if name in undecided else main["claim"]].append(row(name, mains))
             heading = [f"# {of.question}", "", *(line for text in of.method for line in (text, ""))]
             write_text(out / f"{name}.md", "\n".join([*heading, *sections]).rstrip("\n") + "\n")
         else:
             missing.append(name)
-    to_run = f"; not run yet: {', '.join(missing)}" * bool(missing)
-    lines = [INTRODUCTION, "", f"{sum(decided)} of {len(RECIPES)} questions are decided{to_run}.", ""] * bool(decided)
+    open_ones = f"; not decided: {', '.join(undecided)}" * bool(undecided)
+    open_ones += f"; not run yet: {', '.join(missing)}" * bool(missing)
+    decided = len(RECIPES) - len(undecided + missing)
+    count = f"{decided} of {len(RECIPES)} questions are decided{open_ones}."
+    lines = [INTRODUCTION, "", count, ""] if len(missing) < len(RECIPES) else []
     heads = ["| question | finding | picture | verdict |", "|---|---|---|---|"]
     for group, title in GROUPS.items():
         if rows[group]:
@@ -97,7 +100,7 @@ def section(name, base, outcome):
     if of.limits:
         lines += [f"Limits: {of.limits}", ""]
     lines += ["<details><summary>Design and numbers</summary>", ""]
-    lines += [f"{design.statement}; {design.plan(n)}.", ""]
+    lines += [f"{design.statement}. {design.plan(n)}", ""]
     heads = ["| compared | mean [95 % interval] | margin | verdict | the claim |", "|---|---|---|---|---|"]
     parts = [cells_of(part) for part in outcome["comparisons"]]
     parts[0] = [f"**{text}**" if text else "" for text in parts[0]]
@@ -116,7 +119,7 @@ def section(name, base, outcome):
         f"{made['python']}; {made['machine']}. Total computing time of the runs: {hours:.1f} core-hours. "
         f"[Numbers]({(folder_of('', base) / name).as_posix()}.json)"
     )
-    return [*lines, about + " †" * (not same), ""]
+    return [*lines, about + ". A different version of the code produced these results." * (not same), ""]
 
 
 def cells_of(part):

@@ -64,7 +64,7 @@ def experiment(name, seeds=None, quick=False, out="figures", store=STORE, worker
     check_file(folder / f"{name}.json", "out", (store,))
     started, seeds = time.perf_counter(), list(range(seeds))
     design = design_of(of, base)
-    report(f"{name}: {of.question}\n  {design.statement}; {design.plan(len(seeds))}")
+    report(f"{name}: {of.question}\n  {design.statement}. {design.plan(len(seeds))}")
     runs = runs_of(name, seeds, quick, base)
     results, failed, reused = carry_out_all(runs.values(), store, workers, report, run_names(runs))
     if failed:

@@ -66,9 +66,10 @@ def rows_of(outcome):
     rows = []
     for weights, size in outcome["linear_bytes"].items():
         name = weights.replace("nf4", "NF4")
-        rows.append((f"{name} ({size / 1e6:.3g} MB)", outcome["accuracy"][weights], COLOURS["lora_all"]))
+        size = f"{size / 1e6:.3g} MB{', with zeros' * ('pruned' in name)}"
+        rows.append((f"{name} ({size})", outcome["accuracy"][weights], COLOURS["lora_all"]))
         if weights == "nf4":
-            rows.append(("merged into NF4", outcome["merged"]["accuracy"], OTHERS[3]))
+            rows.append((f"merged into NF4 ({size})", outcome["merged"]["accuracy"], OTHERS[3]))
     return rows
 
 

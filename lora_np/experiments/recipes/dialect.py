@@ -29,10 +29,10 @@ EPOCHS = {"critics": 1, "licences": 3}
 SERIES = {  # name -> label, method, factor of the chosen rate, colour and marker; the longest runs first
     "full": ("full fine-tuning", "full", 1.0, COLOURS["full"], MARKERS["full"]),
     "full_half": ("full fine-tuning, half the rate", "full", 0.5, COLOURS["full"], "X"),
-    "lora_r16": ("LoRA r=16", "lora_r16", 1.0, COLOURS["lora_all"], MARKERS["lora_all"]),
-    "lora_half": ("LoRA r=16, half the rate", "lora_r16", 0.5, COLOURS["lora_all"], "X"),
+    "lora_r16": ("LoRA all linear r=16", "lora_r16", 1.0, COLOURS["lora_all"], MARKERS["lora_all"]),
+    "lora_half": ("LoRA all linear r=16, half the rate", "lora_r16", 0.5, COLOURS["lora_all"], "X"),
 }
-COMPARED = ("old", "reviews", "more"), ("new", "the new domain", "less")  # loss, its texts, what the claim expects
+COMPARED = ("old", "reviews", "less"), ("new", "the new domain", "more")  # loss, its texts, what the claim expects
 QUICK = {"limit": 512, "train_tokens": None}
 PROMPTS = "the film", "you may not", "this is a", "in no event", "the actors"
 SAMPLING = Sampling(temperature=0.8, top_k=40, repetition_penalty=1.2)
@@ -81,15 +81,17 @@ def conclude(outcome):
     losses, others = outcome["losses"], []
     pairs = ("full", "lora_r16"), ("full_half", "lora_half")
     for domain, (full, lora), (field, texts, expected) in product(losses, pairs, COMPARED):
-        text = f"{DOMAINS[domain]}: {SERIES[full][0]} − {SERIES[lora][0]}: loss on {texts}"
-        values = np.subtract(losses[domain][full][field], losses[domain][lora][field])
+        text = f"{DOMAINS[domain]}: {SERIES[lora][0]} − {SERIES[full][0]}: loss on {texts}"
+        values = np.subtract(losses[domain][lora][field], losses[domain][full][field])
         others.append((Design(text, 0.02, "nats", expected), values))
     (_, main), *others = others
     lora, full = (losses["critics"][name] for name in ("lora_r16", "full"))
+    lower = {field: np.mean(lora[field]) < np.mean(full[field]) for field in ("old", "new")}
     finding = (
-        f"After training on critics' snippets, the perplexity on reviews rises from "
-        f"{perplexity(outcome['base_losses']['reviews'])} to {perplexity(lora['old'])} with LoRA of rank 16 and to "
-        f"{perplexity(full['old'])} with full fine-tuning; on the snippets, it is {perplexity(lora['new'])} and "
+        f"LoRA forgets {'less' if lower['old'] else 'more'} than full fine-tuning, and learns "
+        f"{'more' if lower['new'] else 'less'}: after training on critics' snippets, the perplexity on reviews has "
+        f"risen from {perplexity(outcome['base_losses']['reviews'])} to {perplexity(lora['old'])} with LoRA of rank 16 "
+        f"and to {perplexity(full['old'])} with full fine-tuning; on the snippets, it is {perplexity(lora['new'])} and "
         f"{perplexity(full['new'])}. Without the adapter, the base was restored bit for bit in "
         f"{sum(outcome['restored'])} of {len(outcome['restored'])} runs."
     )
@@ -164,7 +166,9 @@ def draw(outcome):
 
 RECIPE = Recipe(
     claim="LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024).",
-    design=Design("critics' snippets: full fine-tuning − LoRA r=16: loss on reviews", 0.02, "nats", expected="more"),
+    design=Design(
+        f"critics' snippets: {SERIES['lora_r16'][0]} − full fine-tuning: loss on reviews", 0.02, "nats", "less"
+    ),
     bases=("pretrained",),
     caption="""Perplexity on an old domain against perplexity on the new one; lower and further left is better. LoRA
     forgets only while the adapter is attached; without the adapter, the model is the base again (the star). Forgetting

@@ -34,8 +34,8 @@ def conclude(outcome):
     falls = Design(f"LoRA r = {most} − LoRA r = 1: intruders", MARGIN, UNIT, "less")
     none = Design("full fine-tuning: intruders", MARGIN, UNIT, "equal")
     finding = (
-        f"Of the ten leading directions of a matrix, {mean['full']:.2f} are intruders after full fine-tuning, "
-        f"{mean['all_r1']:.2f} with LoRA of rank 1, and {mean[highest]:.2f} with LoRA of rank {most}."
+        f"Of the ten leading directions of a matrix, {mean['full']:.2g} are intruders after full fine-tuning, "
+        f"{mean['all_r1']:.2g} with LoRA of rank 1, and {mean[highest]:.2g} with LoRA of rank {most}."
     )
     others = [(falls, np.subtract(of[highest], of["all_r1"])), (none, of["full"])]
     return np.subtract(of["all_r1"], of["full"]), others, finding

@@ -8,6 +8,7 @@ was chosen on 2,000 snippets.
 
 from ..design import Design, Recipe, accuracies, accuracy
 from ..drawing import band, beside_differences, colour, legend_below, log_axis, marker, mean_line
+from ..evidence import minus
 from ..methods import by_rank
 from ..tables import means_of, score_table
 
@@ -17,11 +18,17 @@ def conclude(outcome):
     (one, *_, high), (low, *_, most) = (by_rank(mean, of) for of in ("qv", "all"))
     pairs = (f"all_r{most}", f"all_r{low}"), (f"all_r{low}", f"qv_r{one}"), (f"qv_r{high}", "full"), ("full", "head")
     finding = (
-        f"On q and v, rank {one} reaches {mean[f'qv_r{one}']:.1f} % and rank {high} {mean[f'qv_r{high}']:.1f} %; "
-        f"on all linear layers, rank {low} reaches {mean[f'all_r{low}']:.1f} % and rank {most} "
-        f"{mean[f'all_r{most}']:.1f} %."
+        f"On q and v, rank {high} changes the accuracy of rank {one} by "
+        f"{change(mean, f'qv_r{one}', f'qv_r{high}')}; on all linear layers, rank {most} changes that of rank {low} by "
+        f"{change(mean, f'all_r{low}', f'all_r{most}')}."
     )
     return accuracy(outcome, f"qv_r{high}", f"qv_r{one}"), accuracies(outcome, pairs), finding
+
+
+def change(mean, before, after):
+    """Format the change in accuracy from one method to another."""
+    points = minus(mean[after] - mean[before], "+.1f")
+    return f"{points} points (from {mean[before]:.1f} to {mean[after]:.1f} %)"
 
 
 def draw(outcome):
