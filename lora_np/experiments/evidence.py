@@ -108,10 +108,10 @@ def compare(design, values, snippets=None, undecided="", overlap=0.0):
         BOTH if both hold,
         KNOWN if a ratio's interval spans at most a factor of TIMES, and
         UNKNOWN otherwise; "undecided" then says why, unless the interval is only too wide.
-        "interval_90" of a ratio is that of its logarithm. "detectable" is the difference that would have been found
-        with a probability of POWER, or None; "claim" says
-        whether the result "agrees" with the expected one or "contradicts" it, or is None if neither can be said;
-        "survives" says whether the verdict is the same with the correction for overlap, or is None without overlap
+        "interval_90" of a ratio is that of its logarithm; "detectable" is the difference that would have been found
+        with a probability of POWER, or None; "claim" says whether the result "agrees" with the expected one or
+        "contradicts" it, or is None if neither can be said; "survives" says whether the verdict is the same with the
+        correction for overlap, or is None without overlap
     """
     statement, margin, unit, expected, *_ = design
     values, ratio = [float(value) for value in values], margin is None

@@ -14,9 +14,9 @@ MILLIONS = {"minilm": 22.6, "smollm2": 134.5, "pretrained": 3.7}  # number of pa
 ABOUT = Path(__file__).parent / "about.txt"  # describes the protocol and the statistics
 INTRODUCTION = """Does LoRA do what the papers say? Most experiments fine-tune MiniLM, a small encoder, to tell from
 one sentence of a review whether the critic liked the film (Rotten Tomatoes: 8,528 snippets; guessing is right in 50 %).
-Each verdict is about one comparison, written as A − B, with its 95 % interval over several seeds: *different* (the
-interval excludes 0, but the difference may be small), *equivalent* (too small to matter), *known* (a ratio, to within a
-factor of 1.5), or *cannot tell*. [Details](#how-to-read-this-page) are below the tables."""
+Each verdict is about one comparison, written as A − B, with its 95 % interval over several seeds: *different* (A is
+higher or lower, if only by a little), *equivalent* (the difference is too small to matter), *known* (a ratio, to within
+a factor of 1.5), or *cannot tell*. [Details](#how-to-read-this-page) are below the tables."""
 GROUPS = {  # the relation to the claim -> heading
     "contradicts": "Results that contradict the papers",
     "agrees": "Results that agree with the papers",
