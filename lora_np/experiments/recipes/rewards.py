@@ -3,9 +3,9 @@
 The small base continues the first four tokens of film snippets, and GRPO rewards positive texts: the reward is the
 probability of "positive" according to a tf-idf regression that was fitted to half of the training snippets. Each run
 takes 24 steps with 4 prompts and 8 completions of 24 tokens for each. Full fine-tuning and LoRA on all linear layers
-are each run at four learning rates. A higher rate always reaches a higher reward, and moves further from the base, so
-the methods are compared at equal divergence: each run's path of reward against divergence is interpolated at 0.5 nats
-per token, and the reward is averaged over the runs that reach it.
+are each run at four learning rates. A higher rate gains more reward, until training collapses, and moves further from
+the base, so the methods are compared at equal divergence: each run's path of reward against divergence is interpolated
+at 0.5 nats per token, and the reward is averaged over the runs that reach it.
 
 The control is supervised: the same base learns software licences from the same number of tokens (24 steps with 768
 tokens), at the best of four rates for each method and seed, chosen by validation loss. A text tells a model far more
@@ -59,16 +59,17 @@ def measure(results, runs, seeds, quick):
     return {"paths": by_method(results, runs, numbers), "trainable": trainable}
 
 
-def rewards_at_level(outcome):
+def rewards_at_level(outcome, of_rates=np.nanmean):
     """The reward at the common divergence, averaged over the rates that reach it, as a dict: method -> values (seeds,).
 
-    The common divergence is LEVEL, or less if a method does not reach it with every seed.
+    The common divergence is LEVEL, or less if a method does not reach it with every seed. A function `of_rates` of the
+    rewards at all rates, which are NaN where the level is not reached, replaces the average.
     """
     paths = {method: list(zip(*of_rates.values())) for method, of_rates in outcome["paths"]["reward"].items()}
     reached = [max(max(run["divergence"]) for run in runs) for of_seeds in paths.values() for runs in of_seeds]
     level = min(LEVEL, *reached)
     return {
-        method: [float(np.nanmean([at_level(run, "reward", "divergence", level) for run in runs])) for runs in of_seeds]
+        method: [float(of_rates([at_level(run, "reward", "divergence", level) for run in runs])) for runs in of_seeds]
         for method, of_seeds in paths.items()
     }
 
@@ -80,12 +81,18 @@ def control(outcome):
 
 def conclude(outcome):
     rewards, losses = rewards_at_level(outcome), control(outcome)
-    ahead, behind = (
-        {method: np.subtract(of[method], of["full"]) for method in ("lora_r1", "lora_r8")} for of in (rewards, losses)
+    lowest = rewards_at_level(outcome, lambda values: next(value for value in values if np.isfinite(value)))
+    ahead, behind, at_lowest = (
+        {method: np.subtract(of[method], of["full"]) for method in ("lora_r1", "lora_r8")}
+        for of in (rewards, losses, lowest)
     )
     of_8 = Design(f"at a divergence of {LEVEL} nats, LoRA r=8 − full: reward", 5.0)
     others = [
         (of_8, 100 * ahead["lora_r8"]),
+        (
+            Design("the same at the lowest rate that reaches it, LoRA r=1 − full: reward", 5.0),
+            100 * at_lowest["lora_r1"],
+        ),
         (Design("control, supervised: LoRA r=1 − full: test loss", 0.02, "nats", "more"), behind["lora_r1"]),
         (Design("control, supervised: LoRA r=8 − full: test loss", 0.02, "nats"), behind["lora_r8"]),
     ]
@@ -132,7 +139,8 @@ RECIPE = Recipe(
     design=Design(f"at a divergence of {LEVEL} nats, LoRA r=1 − full fine-tuning: reward", 5.0, "points", "equal"),
     bases=("pretrained",),
     limits="""One task, whose reward a model can exploit, and a small base. The learning rates of rewards are not tuned,
-    because a higher rate always gains more reward and loses more of the base.""",
+    because a higher rate gains more reward and loses more of the base. At equal divergence, a lower rate has gained
+    more with each method, so the result depends on the rates.""",
     caption="""The reward against the divergence from the base, from step 0 (left) to 24, at four learning rates for
     each method. Thick lines are means over seeds, thin lines the seeds. Compare the lines at equal divergence, such as
     the dotted one.""",
