@@ -7,8 +7,9 @@
 5. the worked solution with two mutations.
 
 A candidate must reproduce the student's output in every draw of the inputs. Only the changes in group 4 that involve no
-size need not hold where the output is correct. If no candidate fits, the report describes the difference by scale,
-shift, norm and cosine.
+size need not hold where the output is correct. A mutation must also leave those outputs correct that the student has
+right; only if no candidate fits, mutations are tried without this condition. If none of them fits either, the report
+describes the difference by scale, shift, norm and cosine.
 """
 
 import ast
@@ -17,8 +18,10 @@ import inspect
 import io
 import itertools
 import math
+import re
 import sys
 import textwrap
+from collections import Counter
 from functools import cache
 
 import numpy as np
@@ -27,6 +30,7 @@ from ..ops.numerical_gradient import relative_error
 from ..ops.softmax import softmax
 from ..reference import mutants
 from ..reference.causes import looks
+from ..reference.mutants import text
 from ..reference.slips import slips
 from .exercise import compared_outputs, is_float_array
 
@@ -34,40 +38,61 @@ NEAR = 1e-6  # largest relative error (in norm) at which arrays count as equal, 
 NEAR_NUMBER = 1e-9  # the same for a single number: smaller, because many candidates come close to it by chance
 MOST_PAIRS = 600
 LARGE = 200
+SHORT = 40  # number of characters
 
 
-def suspects(exercise, name, answers):
+def suspects(exercise, name, checked):
     """Return a tuple of up to two sentences that describe an incorrect output.
 
     Parameters
     ----------
     exercise : Exercise
     name : str, the output
-    answers : list of (i, array), one for each draw; the array is None if its shape or dtype is incorrect
+    checked : list of (i, arrays, problems), one for each draw: the student's outputs, and the complaints about their
+        shapes or dtypes, both by name
     """
-    answers = [(i, np.asarray(array)) for i, array in answers if array is not None]
+    answers = [(i, np.asarray(arrays[name])) for i, arrays, problems in checked if not problems.get(name)]
     wrong = [(i, got) for i, got in answers if not equal(got, i.right[name])]
     if not wrong:
         return ()
     # Constants come first, because many candidates reproduce a constant by chance.
     if len(answers) > 1 == len({float(got) for _, got in answers if got.ndim == 0}):
-        return (f"it is {float(answers[0][1]):g} for all inputs",)
+        return (f"it is {shown(answers[0][1])} for all inputs",)
     if not any(got.any() for _, got in answers):
         return ("it is 0 for all inputs",)
+    drawn = [i for i, _ in wrong]
+    kept = [other for other in drawn[0].right if all(is_kept(other, *of_draw) for of_draw in checked)]
     groups = by_hand, by_code, by_inputs, by_quantities, by_results, by_two_changes
-    for candidates in groups if len(answers) > 1 else ():  # in a single draw, too many fit by chance
+    tries = [(candidates, kept) for candidates in groups] + [(by_hand, ()), (by_code, ())] * bool(kept)
+    for candidates, right in tries if len(answers) > 1 else ():  # in a single draw, too many fit by chance
         # Candidates other than those from `by_results` must also reproduce the student's correct outputs.
         where = wrong if candidates is by_results else answers
-        for sentence, value_of in candidates(exercise, name, [i for i, _ in wrong]):
+        for sentence, value_of in candidates(exercise, name, drawn, right):
             if all(equal(got, tried(value_of, i)) for i, got in where):
-                return (sentence,)
+                return (in_known_words(exercise, sentence) if candidates in (by_code, by_two_changes) else sentence,)
     (i, got), *_ = wrong
     if np.ndim(i.right[name]) == 0:
         return ()  # the report shows its value anyway
-    for sign, said in ((1, "large"), (-1, "small")):
+    too_large, too_small = (
+        ("True, not False", "False, not True")
+        if i.right[name].dtype.kind == "b"
+        else ("one too large", "one too small")
+    )
+    for sign, said in ((1, too_large), (-1, too_small)):
         if all({0, sign} >= {*np.ravel(got.astype(float) - i.right[name])} for i, got in wrong):
-            return (f"some entries are one too {said}, and the others are correct",)
+            return (f"some entries are {said}, and the others are correct",)
     return tuple(looks(np.asarray(i.right[name], float), got.astype(float))[:2])
+
+
+def is_kept(name, i, arrays, problems):
+    """Whether the student has an output right in a draw."""
+    return not problems.get(name) and equal(np.asarray(arrays[name]), i.right[name], i.rounding[name])
+
+
+def shown(number):
+    """Format a number: an integer with all its digits, any other number with six."""
+    number = float(number)
+    return f"{number:.0f}" if number.is_integer() and abs(number) < 1e15 else f"{number:.6g}"
 
 
 def equal(got, value, rtol=None):
@@ -99,9 +124,16 @@ def tried(function, *arguments):
 # ---------------------------------------------------------------- known mistakes, and mutations
 
 
-def by_hand(exercise, name, drawn):
+def by_hand(exercise, name, drawn, kept):
     for sentence, wrong in exercise.mistakes.items():
-        yield sentence, lambda i, wrong=wrong: output_of(exercise, wrong(i), name)
+        yield sentence, lambda i, wrong=wrong: made_by_hand(exercise, wrong, i, kept, name)
+
+
+def made_by_hand(exercise, wrong, i, kept, name):
+    """Return an output of a hand-written mistake, or None if it has no such output."""
+    if isinstance(wrong, tuple):  # code of the solution, and incorrect code in its place
+        return outcome(exercise, inspect.getsource(exercise.solution).replace(*wrong), i, kept).get(name)
+    return output_of(exercise, wrong(i), name)
 
 
 def output_of(exercise, wrong, name):
@@ -110,20 +142,20 @@ def output_of(exercise, wrong, name):
     return wrong.get(name) if isinstance(wrong, dict) else wrong
 
 
-def by_code(exercise, name, drawn):
+def by_code(exercise, name, drawn, kept):
     """Yield mutations of the solution, starting with those on the line that computes the output."""
     yield "its sign is reversed", lambda i: np.negative(i.right[name])
     for sentence, code in sorted(changed_solutions(exercise), key=lambda change: not change[0].startswith(f"{name} ")):
-        yield sentence, lambda i, code=code: outcome(exercise, code, i).get(name)
+        yield sentence, lambda i, code=code: outcome(exercise, code, i, kept).get(name)
 
 
-def by_two_changes(exercise, name, drawn):
+def by_two_changes(exercise, name, drawn, kept):
     """Yield pairs of mutations, unless the output is a float or a small int, which many pairs would match by chance."""
     for right in (np.asarray(i.right[name]) for i in drawn):
         if right.ndim == 0 and (right.dtype.kind != "i" or right < LARGE):
             return
     for sentence, code in pairs_of_changes(exercise, MOST_PAIRS):
-        yield sentence, lambda i, code=code: outcome(exercise, code, i).get(name)
+        yield sentence, lambda i, code=code: outcome(exercise, code, i, kept).get(name)
 
 
 @cache
@@ -140,6 +172,31 @@ def changed_solutions_of(function, outputs):
 
 def changed_solutions(exercise):
     return changed_solutions_of(exercise.solution, exercise.outputs)
+
+
+def definitions(tree):
+    """Map each variable of the solution that is assigned once, as a whole, to the code that computes it."""
+    stored = Counter(n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+    stored.update(n.value.id for n in ast.walk(tree) if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Store))
+    stored.update(parameter.arg for parameter in tree.args.args)
+    assigned = [(n.targets[0], n.value) for n in ast.walk(tree) if isinstance(n, ast.Assign)]
+    return {target.id: value for target, value in assigned if isinstance(target, ast.Name) and stored[target.id] == 1}
+
+
+def in_known_words(exercise, sentence):
+    """Replace the names of the solution's own variables, which a student has not seen, by the code that computes them
+    if it is short. At the beginning of a sentence, such a variable is called an intermediate result."""
+    seen = f"{exercise.text} {exercise.solution.__doc__} {' '.join(exercise.hints.values())} {exercise.formula}"
+    own = {}
+    for name, value in definitions(solution_tree(exercise.solution)).items():
+        if not re.search(rf"\b{name}\b", seen):
+            new = re.sub(r"\w+", lambda match: own.get(match[0], match[0]), text(value))
+            own[name] = new if isinstance(value, ast.Call | ast.Subscript) else f"({new})"
+            sentence = re.sub(rf"(^|, and ){name} (?![-+*/@=])", r"\1an intermediate result ", sentence)
+    own = {name: new for name, new in own.items() if len(new) < SHORT}
+    sentence = re.sub(r"\w+", lambda match: own.get(match[0], match[0]), sentence)
+    sentence = re.sub(r"^(\w+) has (.+) in place of \1$", r"it is \2", sentence)
+    return re.sub(r"^\([\w, ]+\) has (.+ and .+ swapped)$", r"it has \1", sentence)
 
 
 def pairs_of_changes(exercise, most=None):
@@ -168,12 +225,14 @@ def kind_of_change(mutant):
     return mutant.sentence.split()[1:4]
 
 
-def outcome(exercise, code, i):
-    """Return a changed solution's outputs for a draw's inputs, as a dict, which is empty if the solution raises."""
+def outcome(exercise, code, i, kept=()):
+    """Return a changed solution's outputs for a draw's inputs, as a dict, which is empty if the solution raises or if
+    an output in `kept` is no longer correct."""
     outcomes = i.__dict__.setdefault("outcomes", {})  # cached, because each incorrect output needs them
     if code not in outcomes:
         outcomes[code] = tried(quietly, exercise, compiled(exercise, code), i, i.inputs) or {}
-    return outcomes[code]
+    agree = all(equal(np.asarray(i.right[name]), outcomes[code].get(name), i.rounding[name]) for name in kept)
+    return outcomes[code] if agree else {}
 
 
 def quietly(exercise, function, i, inputs):
@@ -191,7 +250,7 @@ def compiled(exercise, code):
 # ---------------------------------------------------------------- other inputs
 
 
-def by_inputs(exercise, name, drawn):
+def by_inputs(exercise, name, drawn, kept):
     """Yield the correct outputs for changed inputs: with one input changed, or two swapped."""
 
     def value_of(i, sentence):
@@ -263,21 +322,23 @@ def alone(array, row):
 # ---------------------------------------------------------------- changes to the correct output
 
 
-def by_quantities(exercise, name, drawn):
+def by_quantities(exercise, name, drawn, kept):
     """Yield the correct output times or divided by sizes, which differ from draw to draw."""
 
-    def right(i):
-        return np.asarray(i.right[name], float)
+    def right(i, output=name):
+        return np.asarray(i.right[output], float)
 
-    for quantity in dict.fromkeys(itertools.chain(*map(quantities, drawn))):
-        yield f"it is the correct value times {quantity}", lambda i, q=quantity: right(i) * quantities(i)[q]
-        yield f"it is the correct value divided by {quantity}", lambda i, q=quantity: right(i) / quantities(i)[q]
+    names = dict.fromkeys(itertools.chain(*map(quantities, drawn)))
+    for output, quantity in itertools.product(sorted(drawn[0].right, key=lambda other: other != name), names):
+        value = "the correct value" if output == name else output
+        yield f"it is {value} times {quantity}", lambda i, q=quantity, o=output: right(i, o) * quantities(i)[q]
+        yield f"it is {value} divided by {quantity}", lambda i, q=quantity, o=output: right(i, o) / quantities(i)[q]
     for a, b in itertools.permutations(lengths(drawn[0]), 2):
         sentence = f"it is the correct value times {a}, divided by {b}"
         yield sentence, lambda i, a=a, b=b: right(i) * lengths(i)[a] / lengths(i)[b]
 
 
-def by_results(exercise, name, drawn):
+def by_results(exercise, name, drawn, kept):
     for sentence, change in CHANGES_OF_A_RESULT.items():
         yield sentence, lambda i, change=change: change(np.asarray(i.right[name], float))
     for other in arrays_of(drawn[0], name):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..ops.numerical_gradient import relative_error
-from .diagnosis import equal, exchanged, suspects
+from .diagnosis import equal, exchanged, shown, suspects
 from .exercise import PRACTICE, Failed, Sizes, Unfit, complete, draws_of, finite_pair, generator, named_outputs
 from .runner import encode, in_plain_words, in_words, peak_of, what_was_raised
 
@@ -203,8 +203,7 @@ def finding(exercise, name, i, arrays, forms, checked):
     got = np.asarray(arrays[name])
     if is_right(got, i, name):
         return Finding(name, None)
-    looks_like = suspects(exercise, name, [(i, None if f.get(name) else a[name]) for i, a, f in checked])
-    return Finding(name, how_far(exercise, i, got, right), looks_like, hint)
+    return Finding(name, how_far(i, got, right), suspects(exercise, name, checked), hint)
 
 
 def is_right(got, i, name):
@@ -262,8 +261,9 @@ def form_problem(value, right):
         return Problem(f"it has dtype {array.dtype}, expected {right.dtype}, like the inputs")
     wild = np.isfinite(right) & ~np.isfinite(array)
     if wild.any():
-        cause = "infinity: an exponential of a large number, or a division by 0"
-        cause = "NaN: 0/0, ∞ − ∞ or 0 · ∞" if np.isnan(array[wild]).any() else cause
+        cause = "infinity: an exponential of a large number, a division by 0, or the logarithm of 0"
+        if np.isnan(array[wild]).any():
+            cause = "NaN: 0/0, ∞ − ∞, 0 · ∞, or the root or logarithm of a negative number"
         return Problem(f"it is not finite ({cause}) in {wild.sum()} of {array.size} entries", hint=True)
     if right.dtype.kind == "i" and array.dtype.kind == "f" and not np.allclose(array, np.rint(array), WHOLE, WHOLE):
         said = f"it is {float(array):.6g}" if array.ndim == 0 else "it has values that are not integers"
@@ -271,13 +271,16 @@ def form_problem(value, right):
     return None
 
 
-def how_far(exercise, i, got, right):
-    """Describe an incorrect output: by its value if it is a single number, else by its relative error."""
-    got, right = got.astype(np.float64), right.astype(np.float64)
+def how_far(i, got, right):
+    """Describe an incorrect output: by its value if it is a single number, by the number of incorrect entries if they
+    are integers, else by its relative error."""
     if right.ndim == 0:
-        if all(isinstance(value, int | float) for value in i.inputs.values()):
-            return f"for {', '.join(f'{name} = {value:g}' for name, value in i.inputs.items())} it is {float(got):.6g}"
-        return f"it is {float(got):.6g}"
+        numbers = all(isinstance(value, int | float) for value in i.inputs.values())
+        given = ", ".join(f"{name} = {shown(value)}" for name, value in i.inputs.items() if numbers)
+        return f"for {given} it is {shown(got)}" if given else f"it is {shown(got)}"
+    if right.dtype.kind in "iub":
+        return f"{np.sum(got != right)} of {right.size} entries are incorrect"
+    got, right = got.astype(np.float64), right.astype(np.float64)
     if not np.array_equal(got[~np.isfinite(right)], right[~np.isfinite(right)], equal_nan=True):
         return "an entry that should be infinite is incorrect"
     return f"relative error {relative_error(*finite_pair(got, right)):.1e}"

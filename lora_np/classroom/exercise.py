@@ -11,9 +11,8 @@ text for students. The module must define
 and may define
 
     OUTPUTS                names of the values that the solution returns, if they are not those in HINTS
-    MISTAKES               description -> function from i to an incorrect output, or to several: in a tuple, as from the
-                           solution, or in a dict, by name; at most three, and only those that no mutation of the
-                           solution produces (see `diagnosis.py`)
+    MISTAKES               description -> (code of the solution, incorrect code in its place), or a function from i to
+                           an incorrect output, or to several: in a tuple, as from the solution, or in a dict, by name
     compared(i, outputs)   -> dict of values to compare instead of the outputs, if the correct outputs are not unique
     properties(i, outputs) -> {property: complaint, or None}, if outputs can be checked only by their properties
     also(i)                -> {name: changed inputs} for additional calls; i.also[name] is the dict of a call's outputs
@@ -38,7 +37,7 @@ import numpy as np
 from ..ops.numerical_gradient import relative_error
 from .runner import fields_of, in_words
 
-DRAWS = 3  # number of calls in a check, each with different sizes
+DRAWS, MANY = 3, 9  # number of calls in a check, each with different sizes; number of calls if an output is an int
 PRACTICE, GRADING = "practice", "grading"  # names of the draws for the checks in a notebook, and for grading
 TRIES = 100
 ROUNDING = 16.0  # the tolerance, as a multiple of the solution's error in float32
@@ -126,17 +125,20 @@ def generator(*words):
 
 
 def draws_of(exercise, draw=PRACTICE):
-    """Return a check's draws: a list of DRAWS namespaces, each made by `draw_inputs`.
+    """Return a check's draws: a list of namespaces, each made by `draw_inputs`.
 
-    If an output is a single number, its correct value differs from draw to draw, so that no constant is correct by
-    coincidence. Unless `draw` is PRACTICE, the list of a single-number output's correct values also
-    differs from its list in PRACTICE.
+    There are DRAWS of them, or MANY if an output is a single integer, which different mistakes often have in common.
+    If an output is a single number, it has at least DRAWS correct values, so that no constant is correct by
+    coincidence. Unless `draw` is PRACTICE, the list of these values also differs from that in PRACTICE.
     """
     known = [] if draw == PRACTICE else single_numbers(draws_of(exercise))
     for attempt in range(TRIES):
-        drawn = [draw_inputs(exercise, generator(draw, exercise.name, attempt, n), n) for n in range(DRAWS)]
+        rngs = [generator(draw, exercise.name, attempt, n) for n in range(MANY)]
+        drawn = [draw_inputs(exercise, rng, number) for number, rng in enumerate(rngs[:DRAWS])]
+        if any(np.ndim(x) == 0 and np.asarray(x).dtype.kind == "i" for x in drawn[0].right.values()):
+            drawn += [draw_inputs(exercise, rng, n % DRAWS) for n, rng in enumerate(rngs[DRAWS:])]
         numbers = single_numbers(drawn)
-        if all(len(set(of_output)) == DRAWS and of_output not in known for of_output in numbers):
+        if all(len(set(of_output)) >= DRAWS and of_output not in known for of_output in numbers):
             return drawn
     raise ValueError(f"draw: {exercise.name} has the same correct output in several draws, even after {TRIES} tries")
 

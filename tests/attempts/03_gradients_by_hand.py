@@ -45,7 +45,7 @@ def gelu_backward(dy, x):
 def softmax_backward(dp, p):
     return p * dp - np.einsum("ni,nj,nj->ni", p, p, dp)
 
-# == softmax_backward: wrong, dx lacks the term average
+# == softmax_backward: wrong, dx lacks the term np.sum(dp * p, axis=-1, keepdims=True)
 def softmax_backward(dp, p):
     return p * dp
 
@@ -71,7 +71,7 @@ def layer_norm_backward(dy, x_hat, inv_std, w):
     dx *= inv_std / C
     return [dx, np.diag(dy.T @ x_hat), np.add.reduce(dy)]
 
-# == layer_norm_backward: wrong, dx lacks the term through_variance, and dx lacks the term through_mean
+# == layer_norm_backward: wrong, dx lacks the term through_variance, and dx lacks the term (dy * w).mean(
 def layer_norm_backward(dy, x_hat, inv_std, w):
     return dy * w * inv_std, (dy * x_hat).sum(axis=0), dy.sum(axis=0)
 

@@ -17,7 +17,7 @@ def layer_norm(x, w, b, eps):
     mean, variance = x.mean(axis=2)[:, :, None], np.var(x, axis=2)[:, :, None]
     return w / np.sqrt(variance + eps) * (x - mean) + b
 
-# == layer_norm: wrong, x_hat has + eps outside of sqrt
+# == layer_norm: wrong, an intermediate result has + eps outside of sqrt
 def layer_norm(x, w, b, eps):
     return (x - x.mean(-1, keepdims=True)) / (x.std(-1, keepdims=True) + eps) * w + b
 
@@ -25,7 +25,7 @@ def layer_norm(x, w, b, eps):
 def split_heads(x, H):
     return np.stack(np.split(x, H, axis=-1), axis=1)
 
-# == split_heads: wrong, x_heads has cut reshaped instead of transposed
+# == split_heads: wrong, x_heads has x.reshape(N, T, H, C // H) reshaped instead of transposed
 def split_heads(x, H):
     B, T, C = x.shape
     return x.reshape(B, H, T, C // H)
@@ -37,7 +37,7 @@ def causal_scores(q, k):
     scores[:, :, later[0], later[1]] = -np.inf
     return scores
 
-# == causal_scores: wrong, scores is not masked by may_look
+# == causal_scores: wrong, scores is not masked by np.tril(np.ones((T, T), dtype=bool))
 def causal_scores(q, k):
     return q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
 
@@ -97,7 +97,7 @@ def who_reads_whom(model, ids, V):
         reads[:, j] = (model(changed) != before).any(axis=(0, 2))
     return reads
 
-# == perplexity: wrong, x lacks axis=-1 in max
+# == perplexity: wrong, an intermediate result lacks axis=-1 in max
 def perplexity(logits, targets):
     x = logits - logits.max()
     return np.exp(np.mean(np.log(np.exp(x).sum(-1)) - np.take_along_axis(x, targets[..., None], -1)[..., 0]))

@@ -33,7 +33,7 @@ def attend_backward(dcontext, probs, v):
     d = dcontext.reshape(B, T, H, D)
     return np.einsum("bihd,bhjd->bhij", d, v), np.einsum("bhij,bihd->bhjd", probs, d)
 
-# == attend_backward: wrong, dO has cut reshaped instead of transposed
+# == attend_backward: wrong, dO has dcontext.reshape(N, T, H, D) reshaped instead of transposed
 def attend_backward(dcontext, probs, v):
     d = dcontext.reshape(v.shape)
     return d @ v.transpose(0, 1, 3, 2), probs.transpose(0, 1, 3, 2) @ d
@@ -55,7 +55,7 @@ def query_key_backward(dscores, q, k):
     root = q.shape[-1] ** 0.5
     return np.einsum("bhij,bhjd->bhid", dscores, k) / root, np.einsum("bhij,bhid->bhjd", dscores, q) / root
 
-# == query_key_backward: wrong, dq lacks the factor scale
+# == query_key_backward: wrong, dq lacks the factor (1 / np.sqrt(D))
 def query_key_backward(dscores, q, k):
     return dscores @ k, dscores.swapaxes(-1, -2) @ q / np.sqrt(q.shape[-1])
 
@@ -79,7 +79,7 @@ def attention_half_backward(dy, back):
     dq, dk, dv = back["attention"](back["o_proj"](dy))
     return back["ln1"](back["q_proj"](dq) + back["k_proj"](dk) + back["v_proj"](dv))
 
-# == predicted_drop: wrong, squares has the root of np.sum(g ** 2)
+# == predicted_drop: wrong, an intermediate result has the root of np.sum(g ** 2)
 def predicted_drop(grads, lr):
     total = 0.0
     for name in grads:

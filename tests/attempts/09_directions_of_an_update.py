@@ -12,7 +12,7 @@ def subspace_similarity(U, V, i, j):
     P, Q = (X @ X.T for X in (U[:, :i], V[:, :j]))
     return np.trace(P @ Q) / min(i, j)
 
-# == subspace_similarity: wrong, phi has np.linalg.norm(cosines) without the exponent 2
+# == subspace_similarity: wrong, phi has np.linalg.norm((U[:, :i].T @ V[:, :j])) without the exponent 2
 def subspace_similarity(U, V, i, j):
     return np.linalg.norm(U[:, :i].T @ V[:, :j]) / min(i, j)
 
@@ -30,7 +30,7 @@ def amplification(W, update, r):
     between = np.einsum("oa,oi,bi->ab", U[:, :r], W, Vt[:r])
     return (sigma**2).sum() ** 0.5 / (between**2).sum() ** 0.5
 
-# == amplification: wrong, factor has W in place of between
+# == amplification: wrong, factor has W in place of (U[:, :r].T @ W @ Vt[:r].T)
 def amplification(W, update, r):
     return np.linalg.norm(update) / np.linalg.norm(W)
 
@@ -41,7 +41,7 @@ def count_intruders(W, W_tuned, k, epsilon):
     best = [max(abs(float(x @ y)) for x in X.T) for y in Y.T[:k]]
     return np.array(best), len([b for b in best if b < epsilon])
 
-# == count_intruders: wrong, X lacks full_matrices=False in svd
+# == count_intruders: wrong, an intermediate result lacks full_matrices=False in svd
 def count_intruders(W, W_tuned, k, epsilon):
     X, Y = np.linalg.svd(W)[0], np.linalg.svd(W_tuned)[0]
     similarities = np.abs(X.T @ Y[:, :k]).max(axis=0)
@@ -52,7 +52,7 @@ def adapter_directions(B, A, k):
     gram = A.T @ (B.T @ B) @ A
     return np.linalg.eigh(gram)[1][:, ::-1][:, :k]
 
-# == adapter_directions: wrong, V takes Vt[-k:], not Vt[:k]
+# == adapter_directions: wrong, V takes np.linalg.svd(small)[2][-k:], not np.linalg.svd(small)[2][:k]
 def adapter_directions(B, A, k):
     values, V = np.linalg.eigh(A.T @ (B.T @ B) @ A)
     real = V[:, values > 1e-9 * values.max()][:, ::-1]

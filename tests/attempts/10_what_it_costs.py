@@ -20,7 +20,7 @@ def layer_flops(N, n_in, n_out, r):
     )
     return [sum(products) for products in (*full, *lora)]
 
-# == layer_flops: wrong, wide lacks the factor 2
+# == layer_flops: wrong, an intermediate result lacks the factor 2
 def layer_flops(N, n_in, n_out, r):
     wide, thin = N * n_in * n_out, N * r * (n_in + n_out)
     return wide, 2 * wide, wide + thin, wide + 2 * thin
@@ -67,7 +67,7 @@ def chain_flops(N, widths, ranks):
     backward = r * (n_in + 2 * n_out) + below * n_in * (n_out + r)
     return 2 * N * forward.sum(), 2 * N * backward.sum()
 
-# == chain_flops: wrong, it is twice forward
+# == chain_flops: wrong, it is forward times 2
 def chain_flops(N, widths, ranks):
     forward = sum(2 * N * (a * b + r * (a + b)) for a, b, r in zip(widths, widths[1:], ranks))
     return forward, 2 * forward

@@ -74,7 +74,7 @@ def update_cosine(A1, B1, A2, B2):
     one, two = np.trace(B1.T @ B1 @ A1 @ A1.T), np.trace(B2.T @ B2 @ A2 @ A2.T)
     return float(cross / np.sqrt(one) / np.sqrt(two))
 
-# == update_cosine: wrong, cosine lacks the divisor np.sqrt(square1 * square2)
+# == update_cosine: wrong, cosine lacks the divisor np.sqrt(
 def update_cosine(A1, B1, A2, B2):
     return np.sum((B1.T @ B2) * (A1 @ A2.T))
 

@@ -34,7 +34,7 @@ def nf4_quantise(W, points, block_size):
     middle = 0.5 * (points[1:] + points[:-1])
     return np.digitize(blocks / absmax[:, None], middle), absmax
 
-# == nf4_quantise: wrong, u lacks the divisor absmax[:, None]
+# == nf4_quantise: wrong, an intermediate result lacks the divisor absmax[:, None]
 def nf4_quantise(W, points, block_size):
     blocks = W.reshape(-1, block_size)
     return np.abs(blocks[..., None] - points).argmin(axis=-1), np.abs(blocks).max(axis=1)
@@ -57,7 +57,7 @@ def prune_n_of_m(W, n, m):
     least = np.partition(groups**2, m - n, axis=1)[:, m - n, None]
     return (groups * (groups**2 >= least)).reshape(W.shape)
 
-# == prune_n_of_m: wrong, order lacks abs
+# == prune_n_of_m: wrong, an intermediate result lacks abs
 def prune_n_of_m(W, n, m):
     groups = W.reshape(-1, m)
     least = np.sort(groups, axis=1)[:, -n, None]
@@ -78,7 +78,7 @@ def int8_lora_backward(dy, x, codes, scales, A, B, s):
     du = s * np.einsum("no,or->nr", dy, B)
     return dy @ W_hat + du @ A, du.T @ x, s * dy.T @ x @ A.T
 
-# == int8_lora_backward: wrong, dx has dy in place of weighted
+# == int8_lora_backward: wrong, dx has dy in place of (dy * scales)
 def int8_lora_backward(dy, x, codes, scales, A, B, s):
     du = s * dy @ B
     return dy @ codes + du @ A, du.T @ x, s * dy.T @ (x @ A.T)
@@ -93,7 +93,7 @@ def merge_back(codes, scales, A, B, s):
     size = np.linalg.norm(scales[:, None] * steps)
     return new_codes.astype(np.int8), scales * wider[:, 0], np.linalg.norm(moved) / size
 
-# == merge_back: wrong, new_scales reads W_hat in place of merged
+# == merge_back: wrong, it is scales
 def merge_back(codes, scales, A, B, s):
     delta = s * B @ A
     new_codes = np.clip(codes + np.rint(delta / scales[:, None]), -127, 127)
@@ -113,7 +113,7 @@ def sparse_forward(x, values, positions):
     np.put_along_axis(W, columns, values, axis=1)
     return x @ W.T
 
-# == nf4_quantise: wrong, some entries are one too large
+# == nf4_quantise: wrong, each weight gets the point above it
 def nf4_quantise(W, points, block_size):
     blocks = W.reshape(-1, block_size)
     absmax = np.abs(blocks).max(axis=1)
@@ -121,12 +121,12 @@ def nf4_quantise(W, points, block_size):
     codes = np.searchsorted(points, scaled)
     return codes, absmax
 
-# == bits_per_weight: wrong, steps is rounded down, not up
+# == bits_per_weight: wrong, an intermediate result is rounded down, not up
 def bits_per_weight(n_out, n_in, block_size):
     n, scales = n_out * n_in, n_out * n_in // block_size
     return 4 + 32 * scales / n, 4 + (8 * scales + 32 * (scales // 256) + 32) / n
 
-# == bits_per_weight: wrong, steps is one too large where scales is a multiple of 256
+# == bits_per_weight: wrong, an intermediate result is one too large where scales is a multiple of 256
 def bits_per_weight(n_out, n_in, block_size):
     n, scales = n_out * n_in, n_out * n_in // block_size
     return 4 + 32 * scales / n, 4 + (8 * scales + 32 * (scales // 256 + 1) + 32) / n

@@ -35,7 +35,7 @@ def vera_backward(dy, x, W, A, B, lambda_d, lambda_b):
     dx = np.einsum("no,oi->ni", dy, W) + np.einsum("no,o,or,r,ri->ni", dy, lambda_b, B, lambda_d, A)
     return [dx, dd, db]
 
-# == vera_backward: wrong, dx lacks the term dv @ A
+# == vera_backward: wrong, dx lacks the term (lambda_d * dw) @ A
 def vera_backward(dy, x, W, A, B, lambda_d, lambda_b):
     v = x @ A.T
     dw = (lambda_b * dy) @ B

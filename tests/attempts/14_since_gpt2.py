@@ -9,7 +9,7 @@ def rms_norm(x, w, eps):
     centred = x - x.mean(axis=1, keepdims=True)
     return centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + eps) * w
 
-# == rms_norm: wrong, x_hat has + eps outside of sqrt
+# == rms_norm: wrong, an intermediate result has + eps outside of sqrt
 def rms_norm(x, w, eps):
     rms = np.sqrt((x * x).mean(axis=-1))
     return x / (rms + eps)[:, None] * w
@@ -22,7 +22,7 @@ def rms_norm_backward(dy, x_hat, inv_rms, w):
         dx.append(jacobian @ (dy[n] * w))
     return np.array(dx), np.einsum("nc,nc->c", dy, x_hat)
 
-# == rms_norm_backward: wrong, the mean of dx̂ is subtracted, as in a layer norm
+# == rms_norm_backward: wrong, the mean of dx̂ is subtracted, as in layer norm
 def rms_norm_backward(dy, x_hat, inv_rms, w):
     d = dy * w
     d = d - d.mean(axis=1, keepdims=True) - x_hat * (d * x_hat).mean(axis=1, keepdims=True)
@@ -49,7 +49,7 @@ def rotate(x, positions, theta):
     y[..., 1::2] = x[..., 1::2] * np.cos(angles) + x[..., 0::2] * np.sin(angles)
     return y
 
-# == rotate: wrong, second has a * np.sin(angles) with the wrong sign
+# == rotate: wrong, an intermediate result has a * np.sin(angles) with the wrong sign
 def rotate(x, positions, theta):
     D = x.shape[-1]
     angles = np.outer(positions, theta ** (-np.arange(0, D, 2) / D))
@@ -126,7 +126,7 @@ def cache_bytes(n_layers, n_heads, n_kv_heads, head_size, T, itemsize):
 
     return of(n_heads), of(n_kv_heads)
 
-# == cache_bytes: wrong, of_one_head lacks the factor 2
+# == cache_bytes: wrong, an intermediate result lacks the factor 2
 def cache_bytes(n_layers, n_heads, n_kv_heads, head_size, T, itemsize):
     grouped = n_layers * n_kv_heads * head_size * T * itemsize
     return grouped * n_heads // n_kv_heads, grouped

@@ -64,7 +64,7 @@ def answer_targets(ids, is_answer):
         targets.append(token if counts else -100)
     return ids[: len(ids) - 1], np.array(targets)
 
-# == answer_targets: wrong, a target counts if its input belongs to an answer, but the predicted token must belong to one
+# == answer_targets: wrong, a target counts if its input is part of an answer, not if the target is
 def answer_targets(ids, is_answer):
     inputs, targets = ids[:-1], ids[1:].copy()
     targets[~is_answer[:-1]] = -100
@@ -115,7 +115,7 @@ def repetition_penalty(logits, seen, penalty):
         new[token] = new[token] / penalty if new[token] > 0 else new[token] * penalty
     return new
 
-# == repetition_penalty: wrong, negative logits are divided as well, so their tokens become more probable
+# == repetition_penalty: wrong, negative logits are divided, too, so their tokens become more probable
 def repetition_penalty(logits, seen, penalty):
     new = logits.copy()
     new[np.unique(seen)] /= penalty

@@ -12,7 +12,7 @@ def advantages(rewards):
 def advantages(rewards):
     return (rewards - rewards.mean(1, keepdims=True)) / rewards.std(1, ddof=1, keepdims=True)
 
-# == advantages: wrong, spread lacks ddof=1 in std
+# == advantages: wrong, an intermediate result lacks ddof=1 in std
 def advantages(rewards):
     return (rewards - rewards.mean(1)[:, None]) / (rewards.std(1)[:, None] + 1e-4)
 
@@ -46,7 +46,7 @@ def token_log_probs_backward(dl, x, W, targets):
     dz[range(len(dl)), targets] += dl
     return dz @ W, dz.T @ x
 
-# == token_log_probs_backward: wrong, the logarithm is missing
+# == token_log_probs_backward: wrong, dl belongs to log p, but is taken to belong to p
 def token_log_probs_backward(dl, x, W, targets):
     e = np.exp(x @ W.T)
     p = e / e.sum(axis=1)[:, None]
@@ -134,7 +134,7 @@ def grpo(log_probs, old, reference, advantage, real, clip, beta):
     slope = np.where(clipped, 0, ratio * A) - beta * (1 - np.exp(d))
     return -gain.mean(), -slope / gain.size
 
-# == grpo: wrong, dlog_probs has beta in place of dpenalty
+# == grpo: wrong, dlog_probs has beta in place of (beta * (1 - np.exp(d)))
 def grpo(log_probs, old, reference, advantage, real, clip, beta):
     ratio, A, d = np.exp(log_probs - old), advantage[:, None], reference - log_probs
     clipped = np.where(A > 0, ratio > 1 + clip, ratio < 1 - clip)
@@ -143,7 +143,7 @@ def grpo(log_probs, old, reference, advantage, real, clip, beta):
     weight = real / real.sum(axis=1)[:, None] / len(real)
     return -(weight * gain).sum(), -weight * slope
 
-# == grpo: wrong, dlog_probs has dpenalty with the wrong sign
+# == grpo: wrong, dlog_probs has (beta * (1 - np.exp(d))) with the wrong sign
 def grpo(log_probs, old, reference, advantage, real, clip, beta):
     ratio, A, d = np.exp(log_probs - old), advantage[:, None], reference - log_probs
     clipped = np.where(A > 0, ratio > 1 + clip, ratio < 1 - clip)
@@ -179,7 +179,7 @@ def dpo(log_probs, reference, beta):
     slope = (p - 1) * beta / len(m)
     return -np.log(p).mean(), np.column_stack([slope, -slope])
 
-# == dpo: wrong, pairs have the weight σ(m)
+# == dpo: wrong, their weight is σ(m), not σ(−m)
 def dpo(log_probs, reference, beta):
     m = beta * (np.diff(reference)[:, 0] - np.diff(log_probs)[:, 0])
     slope = beta / (1 + np.exp(-m)) / len(m)

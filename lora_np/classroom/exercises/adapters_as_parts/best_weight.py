@@ -38,4 +38,5 @@ def draw(rng, size):
 MISTAKES = {
     "this is one of the three measured weights": lambda i: np.argmin(i.new + i.price * i.old) / 2,
     "it is clipped at 1, but the lowest point may be above 1": lambda i: min(i.right["w"], 1.0),
+    "price multiplies new, but it is old that counts price times": ("new + price * old", "price * new + old"),
 }

@@ -50,12 +50,8 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "the dy of the residual path has gone through ln1, which is only in the branch": lambda i: (
-        i.right["dx"] - i.dy + i.back["ln1"](i.dy)
-    ),
-    "dq and dv are swapped: attention returns dq, dk, dv": lambda i: i.solve(
-        back=i.back | {"attention": lambda d: i.back["attention"](d)[::-1]}
-    ),
+    "dy has gone through ln1, which is only in the branch": ('dy + back["ln1"](dh)', 'back["ln1"](dy + dh)'),
+    "dq and dv are swapped: attention returns dq, dk, dv": ("dq, dk, dv = ", "dv, dk, dq = "),
 }
 
 AFTER = """**Beyond the points.** Lesson 06 recorded the real model's gradients. Your functions compute the same

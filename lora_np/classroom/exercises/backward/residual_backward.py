@@ -27,5 +27,6 @@ def draw(rng, size):
 MISTAKES = {
     "the residual path contributes 1 instead of dy": lambda i: 1 + i.branch_backward(i.dy),
     "the branch's gradient is treated as a slope and multiplied by dy": lambda i: i.dy * (i.right["dx"] - i.dy + 1),
-    "dy has gone through the branch twice": lambda i: i.dy + i.branch_backward(i.branch_backward(i.dy)),
+    "dy has gone through the branch twice": ("branch_backward(dy)", "branch_backward(branch_backward(dy))"),
+    "branch_backward gets ones instead of dy": ("branch_backward(dy)", "dy * branch_backward(np.ones_like(dy))"),
 }

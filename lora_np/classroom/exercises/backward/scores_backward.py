@@ -27,10 +27,6 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "each probability is differentiated with respect to its own score only": lambda i: (
-        i.dprobs * i.probs * (1 - i.probs)
-    ),
-    "the sum over the keys up to the query lacks the factor probs": lambda i: (
-        i.probs * (i.dprobs - np.tril(i.dprobs).sum(axis=-1, keepdims=True))
-    ),
+    "each probability is differentiated for its own score only": ("(dprobs - average)", "dprobs * (1 - probs)"),
+    "the sum over the keys up to the query lacks probs": ("np.sum(dprobs * probs", "np.sum(np.tril(dprobs)"),
 }

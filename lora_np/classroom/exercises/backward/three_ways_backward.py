@@ -24,7 +24,5 @@ def draw(rng, size):
 
 MISTAKES = {
     "the weights are transposed, as in the forward pass": lambda i: i.dq @ i.Wq.T + i.dk @ i.Wk.T + i.dv @ i.Wv.T,
-    "the gradients are added up first, so each goes through all three weights": lambda i: (
-        (i.dq + i.dk + i.dv) @ (i.Wq + i.Wk + i.Wv)
-    ),
+    "every gradient goes through all weights": ("dq @ Wq + dk @ Wk + dv @ Wv", "(dq + dk + dv) @ (Wq + Wk + Wv)"),
 }

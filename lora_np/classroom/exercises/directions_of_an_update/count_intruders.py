@@ -66,13 +66,8 @@ def compared(i, outputs):
     return outputs
 
 
-def cosines(i, side=0):
-    X, Y = (np.linalg.svd(M, full_matrices=False)[side] for M in (i.W, i.W_tuned))
-    return np.abs(X.T @ Y[:, : i.k] if side == 0 else X @ Y[: i.k].T)
-
-
 MISTAKES = {
-    "only W's k leading directions are compared, not all of them": lambda i: cosines(i)[: i.k].max(axis=0),
-    "each direction is compared only with W's direction of the same index": lambda i: np.diag(cosines(i)),
-    "these are right singular vectors, which are input directions": lambda i: cosines(i, side=2).max(axis=0),
+    "only W's k leading directions are compared, not all of them": ("X.T @ Y", "X[:, :k].T @ Y"),
+    "each direction is compared only with W's direction of the same index": ("cosines.max(axis=0)", "np.diag(cosines)"),
+    "these are right singular vectors, which are input directions": ("False)[0]", "False)[2].T"),
 }

@@ -37,11 +37,7 @@ def draw(rng, size):
     return {"U": U, "V": V, "i": i, "j": j}
 
 
-def cosines(i):
-    return i.U[:, : i.i].T @ i.V[:, : i.j]
-
-
 MISTAKES = {
-    "the cosines between the spans are not squared": lambda i: np.linalg.norm(cosines(i), "nuc") / min(i.i, i.j),
-    "only columns with the same index are compared": lambda i: np.sum(np.diag(cosines(i)) ** 2) / min(i.i, i.j),
+    "the cosines between the spans are not squared": ("norm(cosines) ** 2", "norm(cosines, 'nuc')"),
+    "only columns with the same index are compared": ("norm(cosines)", "norm(np.diag(cosines))"),
 }

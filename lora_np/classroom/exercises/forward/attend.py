@@ -30,10 +30,6 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "each head fills every H-th column, not D adjacent columns": lambda i: (
-        (i.probs @ i.v).transpose(0, 2, 3, 1).reshape(i.right["context"].shape)
-    ),
-    "each position takes only the value with the largest weight": lambda i: i.solve(
-        probs=np.eye(i.size.T)[i.probs.argmax(axis=-1)]
-    ),
+    "each head fills every H-th column, not D adjacent columns": ("transpose(0, 2, 1, 3)", "transpose(0, 2, 3, 1)"),
+    "each position takes only the value of largest weight": ("probs @ v", "np.eye(T)[probs.argmax(axis=-1)] @ v"),
 }

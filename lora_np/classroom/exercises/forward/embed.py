@@ -34,7 +34,8 @@ MISTAKES = {
     "the positions continue from one text to the next": lambda i: (
         i.tok_emb[i.ids] + i.pos_emb[np.arange(i.ids.size).reshape(i.ids.shape) % len(i.pos_emb)]
     ),
-    "the token rows are multiplied by √C, as in some models, but not in this one": lambda i: (
-        np.sqrt(i.size.C) * i.tok_emb[i.ids] + i.pos_emb[: i.size.T]
+    "the tokens' rows have a factor √C, as in other models": (
+        "tok_emb[ids]",
+        "np.sqrt(tok_emb.shape[1]) * tok_emb[ids]",
     ),
 }

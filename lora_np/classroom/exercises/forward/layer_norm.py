@@ -34,8 +34,6 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "the variance is divided by C − 1, not by C": lambda i: (
-        (i.x - i.x.mean(axis=-1, keepdims=True)) / np.sqrt(i.x.var(axis=-1, keepdims=True, ddof=1) + i.eps) * i.w + i.b
-    ),
+    "the variance is divided by C − 1, not by C": ("np.mean(c", "len(w) / (len(w) - 1) * np.mean(c"),
     "1e-5 is added to the variance, not the given eps": lambda i: i.solve(eps=1e-5),
 }

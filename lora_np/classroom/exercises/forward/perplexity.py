@@ -39,15 +39,8 @@ def draw(rng, size):
     return {"logits": logits, "targets": targets}
 
 
-def surprise(i):
-    log_sum = np.logaddexp.reduce(i.logits, axis=-1)
-    return log_sum - np.take_along_axis(i.logits, i.targets[..., None], axis=-1)[..., 0]
-
-
 MISTAKES = {
-    "probabilities are clipped at 1e-12, so no surprise exceeds 28": lambda i: np.exp(
-        np.minimum(surprise(i), -np.log(1e-12)).mean()
-    ),
-    "the probabilities are averaged, not the surprises": lambda i: 1 / np.exp(-surprise(i)).mean(),
-    "the perplexities of the texts are averaged": lambda i: np.exp(surprise(i).mean(axis=1)).mean(),
+    "probabilities are clipped at 1e-12": ("(surprise.mean", "(np.minimum(surprise, -np.log(1e-12)).mean"),
+    "the probabilities are averaged, not the surprises": ("np.exp(surprise.mean())", "1 / np.exp(-surprise).mean()"),
+    "the perplexities of the texts are averaged": ("surprise.mean())", "surprise.mean(axis=1)).mean()"),
 }

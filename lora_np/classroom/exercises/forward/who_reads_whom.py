@@ -56,9 +56,10 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "where the token is already 0, it is replaced by itself": lambda i: i.right["reads"] & (i.ids != 0).any(axis=0),
-    "where the token is already the last one, it is replaced by itself": lambda i: (
-        i.right["reads"] & (i.ids != i.V - 1).any(axis=0)
+    "where the token is already 0, it is replaced by itself": ("(ids + 1) % V", "0 * ids"),
+    "where the token is already the last one, it is replaced by itself": (
+        "(ids + 1) % V",
+        "np.minimum(ids + 1, V - 1)",
     ),
     "a faint change is missed: compare bit for bit": lambda i: np.tril(i.right["reads"]),
 }

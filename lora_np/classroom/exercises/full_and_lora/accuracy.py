@@ -44,4 +44,5 @@ MISTAKES = {
     "every class of a row is counted, including those that were correctly not predicted": lambda i: (
         1 - 2 * (1 - i.right["accuracy"]) / i.logits.shape[1]
     ),
+    "a row counts if the label's logit is above 0": ("chosen == labels", "logits[np.arange(len(labels)), labels] > 0"),
 }

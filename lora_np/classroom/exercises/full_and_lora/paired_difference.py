@@ -50,13 +50,9 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "this is the mean over the snippets on which the models differ, not over all snippets": lambda i: (
-        i.right["difference"] / np.mean(i.hits_one != i.hits_other)
-    ),
+    "only the snippets on which the models differ are averaged": ("= d.mean()", "= d[d != 0].mean()"),
     "this is the error for two separate test splits, but both models saw the same snippets": lambda i: np.sqrt(
         (np.var(i.hits_one) + np.var(i.hits_other)) / len(i.hits_one)
     ),
-    "this is the standard error of the fraction on which the models differ, whichever is correct": lambda i: (
-        np.std(i.hits_one != i.hits_other) / np.sqrt(len(i.hits_one))
-    ),
+    "each snippet on which the models differ counts as 1, so the sign is lost": ("float) - hits", "float) != hits"),
 }

@@ -36,4 +36,5 @@ MISTAKES = {
         [text[:length].mean(axis=0) for text, length in zip(i.h, i.lengths)]
     ),
     "all texts are read at the last position of the longest one": lambda i: i.h[:, i.lengths.max() - 1],
+    "positions are counted from the end of the array, which is padding": ("lengths - 1", "-lengths"),
 }

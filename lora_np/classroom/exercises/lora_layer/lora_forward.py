@@ -17,3 +17,9 @@ def lora_forward(x, W, b, A, B, s):
 
 def draw(rng, size):
     return size.normals(rng, x="N n_in", W="n_out n_in", b="n_out", A="r n_in", B="n_out r") | {"s": size.s}
+
+
+MISTAKES = {
+    "the bias is added on the adapter's path as well": ("+ b + s", "+ b + s * b + s"),
+    "the base's path is multiplied by 1 − s": ("x @ W.T + b", "(1 - s) * (x @ W.T + b)"),
+}

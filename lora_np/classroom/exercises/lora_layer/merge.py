@@ -15,3 +15,6 @@ def merge(W, A, B, s):
 
 def draw(rng, size):
     return size.normals(rng, W="n_out n_in", A="r n_in", B="n_out r") | {"s": size.s}
+
+
+MISTAKES = {"W is multiplied by 1 − s, but all of W remains": ("W + s", "(1 - s) * W + s")}

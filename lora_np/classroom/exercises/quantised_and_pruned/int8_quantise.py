@@ -68,4 +68,5 @@ MISTAKES = {
     "they are counted from the row's smallest weight, but a weight of 0 must have code 0": above_smallest,
     LOPSIDED: lambda i: np.ptp(i.W, axis=1) / 255,
     "the largest weight of W sets one scale for all rows": lambda i: np.full(len(i.W), np.abs(i.W).max() / 127),
+    f"{LOPSIDED}, with 254 steps": lambda i: np.ptp(i.W, axis=1) / 254,
 }

@@ -42,6 +42,7 @@ MISTAKES = {
     ),
     "the points are assumed to be evenly spaced": lambda i: i.solve(points=np.linspace(-1, 1, 16)),
     "the matrix is filled column by column": lambda i: i.right["W_hat"].ravel().reshape(i.shape, order="F"),
+    "all first codes come before all second codes, but the two alternate": ("axis=1)", "axis=0)"),
 }
 
 AFTER = """**Beyond the points.** Quantise and dequantise a real matrix with your own two functions. Type this in:

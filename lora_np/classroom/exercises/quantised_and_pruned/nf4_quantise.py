@@ -56,10 +56,9 @@ def compared(i, outputs):
 
 MISTAKES = {
     "the points are assumed to be evenly spaced": lambda i: i.solve(points=np.linspace(-1, 1, 16)),
-    "each weight gets the code of the point below it, not that of the nearest point": lambda i: (
-        np.searchsorted(i.points, i.W.reshape(-1, i.block_size) / i.right["absmax"][:, None], side="right") - 1
-    ),
+    "each weight gets the point below it": ("distances.argmin(axis=-1)", "np.searchsorted(points, u, 'right') - 1"),
     "each block gets the largest magnitude of the entire matrix, not its own": lambda i: np.full(
         i.W.size // i.block_size, np.abs(i.W).max()
     ),
+    "each weight gets the point above it, not the nearest": ("distances.argmin(axis=-1)", "np.searchsorted(points, u)"),
 }

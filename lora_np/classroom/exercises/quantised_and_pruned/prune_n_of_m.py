@@ -41,4 +41,5 @@ def largest(i, axis):
 MISTAKES = {
     "an entire row is treated as one group": lambda i: largest(i, 1),
     "the entire matrix is treated as one group (unstructured pruning)": lambda i: largest(i, None),
+    "the n smallest are removed, not the m − n smallest": ("m - n]", "n]"),
 }

@@ -41,11 +41,7 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "the positions are not used: the values are multiplied by the first half of the inputs": lambda i: (
-        i.x[:, : i.values.shape[1]] @ i.values.T
-    ),
-    "the position is added to the value's own index": lambda i: np.sum(
-        i.values * i.x[:, np.arange(i.values.shape[1]) + i.positions], axis=-1
-    ),
+    "the positions are not used, only the first half of the inputs": ("x[:, inputs]", "x[:, None, : values.shape[1]]"),
+    "the position is added to the value's own index": ("4 * group", "np.arange(values.shape[1])"),
     "only each group's second value is used": lambda i: i.solve(values=i.values * (np.arange(i.values.shape[1]) % 2)),
 }

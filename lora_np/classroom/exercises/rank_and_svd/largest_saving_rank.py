@@ -36,4 +36,5 @@ MISTAKES = {
     "at this rank B and A may have exactly as many entries as W": lambda i: i.n_out * i.n_in // (i.n_out + i.n_in),
     "this is the largest possible rank of W, at which the factors are larger than W": lambda i: min(i.n_out, i.n_in),
     "it is half the shorter side, but W need not be square": lambda i: min(i.n_out, i.n_in) // 2,
+    "it is half the shorter side minus 1, but W need not be square": lambda i: min(i.n_out, i.n_in) // 2 - 1,
 }

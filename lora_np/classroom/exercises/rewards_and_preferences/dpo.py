@@ -50,7 +50,5 @@ def margins(i):
 
 MISTAKES = {
     "the logarithm is taken after the mean": lambda i: -np.log(np.mean(np.exp(-np.logaddexp(0, -margins(i))))),
-    "pairs have the weight σ(m), so those in the right order count most, but their weight is σ(−m)": lambda i: (
-        i.right["dlog_probs"] * np.exp(margins(i))[:, None]
-    ),
+    "pairs in the right order count most: their weight is σ(m), not σ(−m)": ("np.exp(m)", "np.exp(-m)"),
 }

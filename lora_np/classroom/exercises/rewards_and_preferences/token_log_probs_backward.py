@@ -14,8 +14,6 @@ entry of dz at the token larger if p_t = 0.01 or if p_t = 0.99?
 
 import numpy as np
 
-from ....ops.softmax import softmax
-
 HINTS = {
     "dx": "What is dz? How strongly does x_nc affect each z_ni?",
     "dW": "What is dz? Row i of W affects z_ni at every position n: add up these effects.",
@@ -41,8 +39,4 @@ def draw(rng, size):
     return size.normals(rng, dl="N", x="N C", W="V C") | {"targets": targets}
 
 
-MISTAKES = {
-    "the logarithm is missing: dl is the gradient with respect to log p, not to p": lambda i: i.solve(
-        dl=i.dl * softmax(i.x @ i.W.T)[np.arange(len(i.x)), i.targets]
-    )
-}
+MISTAKES = {"dl belongs to log p, but is taken to belong to p": ("dl[:, None]", "dl[:, None] * p[onehot > 0][:, None]")}

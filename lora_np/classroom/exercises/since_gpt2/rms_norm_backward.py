@@ -41,9 +41,7 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "the mean of dx̂ is subtracted, as in a layer norm": lambda i: (
-        i.right["dx"] - i.inv_rms * np.mean(i.dy * i.w, axis=-1, keepdims=True)
-    ),
+    "the mean of dx̂ is subtracted, as in layer norm": ("(dx_hat - x_hat", "(dx_hat - dx_hat.mean(1)[:, None] - x_hat"),
     "w is missing inside the mean": lambda i: i.w * i.solve(w=np.ones_like(i.w))[0],
     "dw has a factor w, but the correct dw does not depend on w": lambda i: i.right["dw"] * i.w,
 }

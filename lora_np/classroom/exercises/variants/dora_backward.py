@@ -57,7 +57,5 @@ def along_V(i):
 
 MISTAKES = {
     "the parallel component is computed for all of V as one long vector, not row by row": along_V,
-    "this is the norm of each row of dW′, not of its component parallel to the row of V": lambda i: np.linalg.norm(
-        i.dy.T @ i.x, axis=1
-    ),
+    "these are the norms of dW′'s rows, not dot products with v̂": ("along[:, 0]", "np.linalg.norm(dW_tuned, axis=1)"),
 }

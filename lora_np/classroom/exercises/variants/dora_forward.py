@@ -35,8 +35,6 @@ MISTAKES = {
     "only W is rescaled to the norm m, but s B A is part of W_lora and must be rescaled as well": lambda i: (
         i.x @ (i.m[:, None] * i.W / np.linalg.norm(i.W, axis=1, keepdims=True) + i.s * i.B @ i.A).T + i.b
     ),
-    "the bias is multiplied by m/‖W_lora‖ as well": lambda i: (
-        i.right["y"] + i.b * (i.m / np.linalg.norm(i.W + i.s * i.B @ i.A, axis=1) - 1)
-    ),
-    "the bias is multiplied by m as well": lambda i: i.right["y"] + i.b * (i.m - 1),
+    "the bias is multiplied by m/‖W_lora‖ as well": ("+ b", "+ b * m / length[:, 0]"),
+    "the bias is multiplied by m as well": ("+ b", "+ b * m"),
 }

@@ -54,4 +54,8 @@ MISTAKES = {
     "the gradient is divided by its norm, but AdamW divides each entry by its own magnitude": lambda i: (
         i.right["by_descent"] / np.linalg.norm(i.s * i.dy.T @ (i.x @ i.A.T))
     ),
+    "this is the sign of the output's change, but AdamW takes that of each entry of dB": (
+        "by_adamw = s * u @ (-lr * np.sign(dB)).T",
+        "by_adamw = lr * np.sign(by_descent)",
+    ),
 }

@@ -52,9 +52,7 @@ def draw(rng, size):
 
 MISTAKES = {
     "each layer stores its own array, but q, k and v read the same h": lambda i: i.N * i.itemsize * (5 * i.C + i.F),
-    "two arrays are counted with F columns, but up_proj reads C columns: only gelu's output has F": lambda i: (
-        i.N * i.itemsize * (2 * i.C + 2 * i.F)
-    ),
+    "up_proj's input is counted with F columns, but only gelu's output has F": ('"h2": C', '"h2": F'),
     "an array that several targets read is counted once for each of them": lambda i: (
         i.N * i.itemsize * sum((i.F if name == "down_proj" else i.C) + i.r for name in i.targets)
     ),

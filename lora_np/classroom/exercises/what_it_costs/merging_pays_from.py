@@ -36,17 +36,12 @@ def draw(rng, size):
     """In the first draw, both options cost the same for one number of rows; in the other draws, for none."""
     n = int(rng.integers(20, 40))
     n_in, n_out = ((n, 2 * n + 1), (3 * n + 1, n))[size.number - 1] if size.number else (3 * n, 6 * n)
-    return {"n_in": n_in, "n_out": n_out, "r": size.r}
+    return {"n_in": n_in, "n_out": n_out, "r": int(rng.integers(5, 20))}
 
 
 MISTAKES = {
-    "for this number of rows both options cost the same: merging does not pay off yet": lambda i: (
-        i.n_in * i.n_out / (i.n_in + i.n_out)
-    ),
-    "adding s B A to W is counted, but only matrix products count": lambda i: (
-        (2 * i.r + 1) * i.n_in * i.n_out // (2 * i.r * (i.n_in + i.n_out)) + 1
-    ),
-    "multiplying by s and adding to W are counted, but only matrix products count": lambda i: (
-        (2 * i.r + 2) * i.n_in * i.n_out // (2 * i.r * (i.n_in + i.n_out)) + 1
-    ),
+    "at this number of rows both options cost the same": ("// more_a_row + 1", "/ more_a_row"),
+    "adding to W is counted, but only matrix products count": ("2 * n_out * r * n_in", "(2 * r + 1) * n_in * n_out"),
+    "multiplying by s and adding to W are counted": ("2 * n_out * r * n_in", "(2 * r + 2) * n_in * n_out"),
+    "x Wᵀ is counted as well, but both options compute it": ("2 * r * (n_in", "2 * n_in * n_out + 2 * r * (n_in"),
 }

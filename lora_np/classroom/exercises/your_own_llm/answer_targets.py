@@ -42,10 +42,6 @@ MISTAKES = {
     "the questions are removed, but the model must read them: only the loss ignores them": lambda i: {
         "inputs": np.where(i.is_answer[:-1], i.ids[:-1], -100)
     },
-    "a target counts if its input belongs to an answer, but the predicted token must belong to one": lambda i: {
-        "targets": np.where(i.is_answer[:-1], i.ids[1:], -100)
-    },
-    "each token is its own target, instead of the next one": lambda i: {
-        "targets": np.where(i.is_answer[:-1], i.ids[:-1], -100)
-    },
+    "a target counts if its input is part of an answer, not if the target is": ("is_answer[1:]", "is_answer[:-1]"),
+    "each token is its own target, instead of the next one": ("[1:]", "[:-1]"),
 }

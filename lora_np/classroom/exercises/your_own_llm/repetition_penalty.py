@@ -46,7 +46,8 @@ def every_time(i):
 MISTAKES = {
     "a token that was seen three times is penalised three times, not only once": every_time,
     "all tokens are penalised, seen or not": lambda i: i.solve(seen=np.arange(len(i.logits))),
-    "negative logits are divided as well, so their tokens become more probable": lambda i: np.where(
-        np.isin(np.arange(len(i.logits)), i.seen), i.logits / i.penalty, i.logits
+    "negative logits are divided, too, so their tokens become more probable": (
+        "of_seen * penalty",
+        "of_seen / penalty",
     ),
 }
