@@ -58,9 +58,9 @@ def suspects(exercise, name, checked):
     # Constants come first, because many candidates reproduce a constant by chance.
     if len(answers) > 1 == len({float(got) for _, got in answers if got.ndim == 0}):
         return (f"it is {shown(answers[0][1])} for all inputs",)
-    if not any(got.any() for _, got in answers):
-        return ("it is 0 for all inputs",)
     drawn = [i for i, _ in wrong]
+    for i, arrays, problems in checked:
+        i.returned = {output: array for output, array in arrays.items() if not problems.get(output)}
     kept = [other for other in drawn[0].right if all(is_kept(other, *of_draw) for of_draw in checked)]
     groups = by_hand, by_code, by_inputs, by_quantities, by_results, by_two_changes
     tries = [(candidates, kept) for candidates in groups] + [(by_hand, ()), (by_code, ())] * bool(kept)
@@ -143,9 +143,18 @@ def output_of(exercise, wrong, name):
 
 
 def by_code(exercise, name, drawn, kept):
-    """Yield mutations of the solution, starting with those on the line that computes the output."""
+    """Yield mutations of the solution, starting with those that reproduce most of the student's outputs, and of these
+    with the ones on the line that computes the output."""
+    (i, *_), changes = drawn, changed_solutions(exercise)
+
+    def likelihood(change):
+        made = outcome(exercise, change[1], i)
+        agree = sum(equal(np.asarray(got), made.get(output)) for output, got in i.returned.items())
+        return agree, change[0].startswith(f"{name} ")
+
+    yield "it is 0 for all inputs", lambda i: np.zeros_like(i.right[name])
     yield "its sign is reversed", lambda i: np.negative(i.right[name])
-    for sentence, code in sorted(changed_solutions(exercise), key=lambda change: not change[0].startswith(f"{name} ")):
+    for sentence, code in sorted(changes, key=likelihood, reverse=True):
         yield sentence, lambda i, code=code: outcome(exercise, code, i, kept).get(name)
 
 
@@ -344,6 +353,7 @@ def by_results(exercise, name, drawn, kept):
     for other in arrays_of(drawn[0], name):
         yield f"it is {other}", lambda i, other=other: arrays_of(i, name)[other]
         yield f"it is the softmax of {other}", lambda i, other=other: softmax(arrays_of(i, name)[other])
+        yield f"it is the correct value times {other}", lambda i, other=other: i.right[name] * arrays_of(i, name)[other]
     for a, b in itertools.permutations(drawn[0].right, 2):
         yield f"it is {a} + {b}", lambda i, a=a, b=b: np.add(i.right[a], i.right[b])
         yield f"it is {a} - {b}", lambda i, a=a, b=b: np.subtract(i.right[a], i.right[b])

@@ -143,6 +143,8 @@ def expressions(node, about, outputs=()):
     """Yield (node, name of the value it is part of) for each subexpression that can change the result."""
     yield node, about
     inside, names = list(ast.iter_child_nodes(node)), {}
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, ast.BinOp):
+        names = {id(node.right): f"the divisor of {about}"}
     if isinstance(node, ast.Tuple) and len(node.elts) == len(outputs):
         names = {id(value): name for value, name in zip(node.elts, outputs)}
     if isinstance(node, ast.Dict):

@@ -36,10 +36,9 @@ def axes(node, facts):
     for i, keyword in enumerate(getattr(node, "keywords", ())):
         if keyword.arg == "axis":
             old = text(keyword.value)
-            for axis in map(str, AXES):
-                if axis != old:
-                    new = with_items(node, "keywords", i, [ast.keyword("axis", code(axis))])
-                    yield new, f"takes the {name_of(node)} along axis {axis}, not along axis {old}"
+            for axis in [str(axis) for axis in AXES if str(axis) != old]:
+                new = with_items(node, "keywords", i, [ast.keyword("axis", code(axis))])
+                yield new, f"takes the {name_of(node)} along axis {axis}, not along axis {old}"
 
 
 def slices(node, facts):
@@ -124,8 +123,7 @@ def functions(node, facts):
         case ast.UnaryOp(ast.USub(), ast.Attribute(_, "inf")):
             yield "0.0", "has 0 in place of −∞"
         case ast.Call(ast.Attribute(x, "transpose"), _):
-            said = f"has {text(x)} reshaped instead of transposed"
-            yield f"({text(x)}).reshape({text(node)}.shape)", said
+            yield f"({text(x)}).reshape({text(node)}.shape)", f"has {text(x)} reshaped instead of transposed"
         case ast.Call(ast.Name("min" | "max" as old), [a, b]):
             a, b = text(a), text(b)
             for new in (f"{'max' if old == 'min' else 'min'}({a}, {b})", a, b, f"{a} + {b}", f"{a} * {b}"):
@@ -314,7 +312,7 @@ def in_statements(function):
                 for part, said in (parts | {"[-1:]": "only the last iteration runs"}).items():
                     yield changed(function, {rounds: code(f"list({text(rounds)}){part}")}, said)
             case ast.Assign([ast.Name(name)], ast.BinOp() | ast.Call() as value):
-                yield changed(function, {value: code(f"np.ones_like({text(value)})")}, f"{name} is left out")
+                yield changed(function, {value: code(f"np.ones_like({text(value)})")}, f"{name} is 1 everywhere")
 
 
 def of_whole_svd(function, outputs):

@@ -76,15 +76,10 @@ def longest(i):
     return i.B[:, k] @ i.A[k]
 
 
-def without_sigma(i):
-    U, _, Vt = np.linalg.svd(i.B @ i.A, full_matrices=False)
-    return U[:, : i.r] @ Vt[: i.r]
-
-
 MISTAKES = {
     "the first r rows of A and the first r columns of B are kept unchanged": lambda i: i.B[:, : i.r] @ i.A[: i.r],
     "the r largest outer products are kept, but they are not orthogonal": longest,
-    "Σ is missing": without_sigma,
+    "Σ is missing": ("np.sqrt(sigma[:r])", "np.ones(r)"),
 }
 
 AFTER = """**Beyond the points.** Repeat the lesson with your own functions. First generate text with the real model:

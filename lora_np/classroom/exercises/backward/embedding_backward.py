@@ -42,7 +42,4 @@ MISTAKES = {
     "the gradients of a token's positions are averaged, not added up": lambda i: (
         i.right["dtable"] / np.maximum(np.bincount(i.ids.ravel(), minlength=i.V), 1)[:, None]
     ),
-    "it has a row for each position, not for each token: this is the position table's gradient": lambda i: np.pad(
-        i.dy.sum(axis=0), ((0, i.V - i.size.T), (0, 0))
-    ),
 }

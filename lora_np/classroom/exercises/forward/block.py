@@ -63,6 +63,8 @@ def half(i, x, silent):
 
 
 MISTAKES = {
+    "ln1 is used twice": ("ln2", "ln1"),
+    "the second branch reads only the output of the first, without x": ("(middle)", "(middle - x)"),
     "each layer norm comes after its sum, not at the start of its branch": lambda i: i.part["ln2"](
         half(i, i.part["ln1"](half(i, i.x, "down_proj")), "o_proj")
     ),

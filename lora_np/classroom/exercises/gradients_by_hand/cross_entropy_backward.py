@@ -39,6 +39,7 @@ def at_targets(i):
 
 
 MISTAKES = {
+    "1 is subtracted after the division by N": ("-= 1.0", "-= N"),
     "in every row, 1 is subtracted at the targets of all rows": ("np.arange(N), targets", ":, targets"),
     "this is the gradient with respect to the probabilities": lambda i: (
         -at_targets(i) / (i.size.N + i.size.N**2 * i.right["dlogits"])  # at targets, p is 1 + N dlogits

@@ -43,5 +43,6 @@ def slope_of_erf(x):
 MISTAKES = {
     "this is ReLU's gradient": lambda i: i.dy * (i.x > 0),
     "this is the slope of the exact GELU, which uses erf instead of tanh": lambda i: i.dy * slope_of_erf(i.x),
+    "only the gate is differentiated, but x is a factor, too": ("gate + x * slope", "slope"),
     "tanh is differentiated at x, not at u": ("1 - t**2", "1 - np.tanh(x) ** 2"),
 }

@@ -55,5 +55,4 @@ def draw(rng, size):
 MISTAKES = {
     "w is missing inside the two means": lambda i: i.w * i.solve(w=np.ones_like(i.w))[0],
     "the variance term divides by C − 1 instead of C": ("x_hat * np.mean(", "len(w) / (len(w) - 1) * x_hat * np.mean("),
-    "dw has a factor w, but the correct dw does not depend on w": lambda i: i.right["dw"] * i.w,
 }

@@ -57,8 +57,6 @@ def compared(i, outputs):
 MISTAKES = {
     "the points are assumed to be evenly spaced": lambda i: i.solve(points=np.linspace(-1, 1, 16)),
     "each weight gets the point below it": ("distances.argmin(axis=-1)", "np.searchsorted(points, u, 'right') - 1"),
-    "each block gets the largest magnitude of the entire matrix, not its own": lambda i: np.full(
-        i.W.size // i.block_size, np.abs(i.W).max()
-    ),
+    "the largest magnitude of all of W is used": ("(blocks).max(axis=1)", "(W).max() + 0 * blocks[:, 0]"),
     "each weight gets the point above it, not the nearest": ("distances.argmin(axis=-1)", "np.searchsorted(points, u)"),
 }

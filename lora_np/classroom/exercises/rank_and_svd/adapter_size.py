@@ -26,6 +26,6 @@ def draw(rng, size):
 
 MISTAKES = {
     "this is the number of parameters of W": lambda i: i.n_out * i.n_in,
+    "W's own parameters are counted as well": ("return size", "return n_out * n_in + size"),
     "out, in and r are multiplied": lambda i: i.n_out * i.n_in * i.r,
-    "r² is subtracted: r² parameters are redundant, but they are stored": lambda i: i.right["count"] - i.r**2,
 }

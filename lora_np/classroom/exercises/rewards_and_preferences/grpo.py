@@ -57,14 +57,8 @@ def draw(rng, size):
     return drawn | {"real": real, "clip": float(rng.uniform(0.1, 0.3)), "beta": float(rng.uniform(0.3, 0.9))}
 
 
-def both_sides(i):
-    ratio, tokens = np.exp(i.log_probs - i.old), i.real.sum(axis=1, keepdims=True)
-    slope = np.where(np.abs(ratio - 1) < i.clip, ratio, 0.0) * i.advantage[:, None]
-    return i.solve(advantage=0 * i.advantage)[1] - i.real / tokens / len(tokens) * slope
-
-
 MISTAKES = {
-    "ρ is clipped on both sides, but on which side the gradient is 0 depends on the advantage's sign": both_sides,
+    "ρ is clipped on both sides, whatever the advantage's sign": ("free <= limited", "np.abs(ratio - 1) < clip"),
     "the mean is over all tokens at once, so long completions count more than short ones": lambda i: (
         i.right["dlog_probs"] * i.real.sum(axis=1, keepdims=True) * len(i.real) / i.real.sum()
     ),

@@ -43,5 +43,4 @@ def draw(rng, size):
 MISTAKES = {
     "the mean of dx̂ is subtracted, as in layer norm": ("(dx_hat - x_hat", "(dx_hat - dx_hat.mean(1)[:, None] - x_hat"),
     "w is missing inside the mean": lambda i: i.w * i.solve(w=np.ones_like(i.w))[0],
-    "dw has a factor w, but the correct dw does not depend on w": lambda i: i.right["dw"] * i.w,
 }

@@ -50,12 +50,10 @@ def draw(rng, size):
     return drawn | {"m": np.linalg.norm(drawn["V"], axis=1) * rng.uniform(0.5, 1.5, size.n_out)}
 
 
-def along_V(i):
-    dW = i.dy.T @ i.x
-    return (i.m / np.linalg.norm(i.V, axis=1))[:, None] * (dW - np.sum(dW * i.V) / np.sum(i.V**2) * i.V)
-
-
 MISTAKES = {
-    "the parallel component is computed for all of V as one long vector, not row by row": along_V,
+    "the parallel component is computed for all of V as one long vector, not row by row": (
+        "dW_tuned - along * unit",
+        "dW_tuned - np.sum(dW_tuned * unit) / len(V) * unit",
+    ),
     "these are the norms of dW′'s rows, not dot products with v̂": ("along[:, 0]", "np.linalg.norm(dW_tuned, axis=1)"),
 }

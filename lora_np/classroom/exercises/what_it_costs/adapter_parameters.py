@@ -48,6 +48,7 @@ MISTAKES = {
     "the targets' biases are counted as well": lambda i: sum(
         adapted(i, (f"{target}.weight", f"{target}.bias")) for target in i.targets
     ),
+    "these are the targets' own parameters, not those of adapters": ("r * (n_out + n_in)", "n_out * n_in"),
     "all six linear layers of a block are counted": ("layer in targets", "layer.endswith('_proj')"),
     "this is the count for one block, but each block has its own adapters": lambda i: i.right["trained"] / i.size.N,
 }
