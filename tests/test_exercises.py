@@ -1,8 +1,9 @@
 """Every exercise: the worked solution reaches all points, and so does a right one in another style; a wrong one loses
 points and is told what it looks like.
 
-`attempts/` has attempts by authors who had not seen the checks. The machine that derives mistakes from the
-solutions is tested by itself as well: each of its wrong versions loses points, or is no wrong version.
+`attempts/` has attempts by authors who had not seen the checks; `causes.py` has some whose cause was once told wrongly.
+The machine that derives mistakes from the solutions is tested by itself as well: each of its wrong versions loses
+points, or is no wrong version.
 """
 
 import contextlib

@@ -38,7 +38,7 @@ NEAR = 1e-6  # largest relative error (in norm) at which arrays count as equal, 
 NEAR_NUMBER = 1e-9  # the same for a single number: smaller, because many candidates come close to it by chance
 MOST_PAIRS = 600
 LARGE = 200
-SHORT = 40  # number of characters
+SHORT = 48  # number of characters
 
 
 def suspects(exercise, name, checked):
@@ -81,7 +81,10 @@ def suspects(exercise, name, checked):
     for sign, said in ((1, too_large), (-1, too_small)):
         if all({0, sign} >= {*np.ravel(got.astype(float) - i.right[name])} for i, got in wrong):
             return (f"some entries are {said}, and the others are correct",)
-    return tuple(looks(np.asarray(i.right[name], float), got.astype(float))[:2])
+    in_norm = ("it is off", "its norm") if i.right[name].dtype.kind in "iub" else ()  # means nothing for integers
+    return tuple(
+        said for said in looks(np.asarray(i.right[name], float), got.astype(float))[:2] if not said.startswith(in_norm)
+    )
 
 
 def is_kept(name, i, arrays, problems):
@@ -201,7 +204,7 @@ def in_known_words(exercise, sentence):
         if not re.search(rf"\b{name}\b", seen):
             new = re.sub(r"\w+", lambda match: own.get(match[0], match[0]), text(value))
             own[name] = new if isinstance(value, ast.Call | ast.Subscript) else f"({new})"
-            sentence = re.sub(rf"(^|, and ){name} (?![-+*/@=])", r"\1an intermediate result ", sentence)
+            sentence = re.sub(rf"(^|, and ){name} (?![-+*/@=]|is used)", r"\1an intermediate result ", sentence)
     own = {name: new for name, new in own.items() if len(new) < SHORT}
     sentence = re.sub(r"\w+", lambda match: own.get(match[0], match[0]), sentence)
     sentence = re.sub(r"^(\w+) has (.+) in place of \1$", r"it is \2", sentence)

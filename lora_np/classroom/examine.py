@@ -263,7 +263,7 @@ def form_problem(value, right):
     if wild.any():
         cause = "infinity: an exponential of a large number, a division by 0, or the logarithm of 0"
         if np.isnan(array[wild]).any():
-            cause = "NaN: 0/0, ∞/∞, ∞ − ∞, 0 · ∞, or the root or logarithm of a negative number"
+            cause = "NaN: 0/0, ∞/∞, ∞ − ∞, 0 · ∞, a NaN in the inputs, or the root or logarithm of a negative number"
         return Problem(f"it is not finite ({cause}) in {wild.sum()} of {array.size} entries", hint=True)
     if right.dtype.kind == "i" and array.dtype.kind == "f" and not np.allclose(array, np.rint(array), WHOLE, WHOLE):
         said = f"it is {float(array):.6g}" if array.ndim == 0 else "it has values that are not integers"

@@ -46,7 +46,7 @@ def scores_backward(dprobs, probs):
         dscores[place] = (np.diag(p) - np.outer(p, p)) @ dprobs[place]
     return dscores
 
-# == scores_backward: wrong, dscores lacks the term average
+# == scores_backward: wrong, dscores lacks the term np.sum(dprobs * probs
 def scores_backward(dprobs, probs):
     return probs * dprobs
 

@@ -65,7 +65,7 @@ def loftq_start(W, quantise, r, s, rounds):
         parts.append(s * (B @ A))
     return Q, A, B
 
-# == loftq_start: wrong, Q lacks the term held
+# == loftq_start: wrong, Q lacks the term sBA
 def loftq_start(W, quantise, r, s, rounds):
     for _ in range(rounds):
         Q = quantise(W)
@@ -93,7 +93,7 @@ def dora_backward(dy, x, V, m):
     dnorm = -m * a / norm**2
     return {"dm": a / norm, "dV": dh.T @ x + (dnorm / norm)[:, None] * V, "dx": dh @ V}
 
-# == dora_backward: wrong, dV lacks the term along * unit
+# == dora_backward: wrong, ‖V‖ is treated as a constant
 def dora_backward(dy, x, V, m):
     norm = np.linalg.norm(V, axis=1)
     dh = dy * m / norm

@@ -91,7 +91,7 @@ def grpo(log_probs, old, reference, advantage, real, clip, beta):
     weight = real / real.sum(axis=1)[:, None] / len(real)
     return -(weight * gain).sum(), -weight * slope
 
-# == grpo: wrong, gain has limited in place of free
+# == grpo: wrong, gain has limited in place of (np.exp(log_probs - old)
 def grpo(log_probs, old, reference, advantage, real, clip, beta):
     ratio, A, d = np.exp(log_probs - old), advantage[:, None], reference - log_probs
     inside = (ratio >= 1 - clip) & (ratio <= 1 + clip)

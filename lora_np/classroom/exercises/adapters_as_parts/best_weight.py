@@ -39,4 +39,5 @@ MISTAKES = {
     "this is one of the three measured weights": lambda i: np.argmin(i.new + i.price * i.old) / 2,
     "it is clipped at 1, but the lowest point may be above 1": lambda i: min(i.right["w"], 1.0),
     "price multiplies new, but it is old that counts price times": ("new + price * old", "price * new + old"),
+    "it is doubled: are the three weights 0, ½ and 1, and is the slope 2 a w + b?": lambda i: 2 * i.right["w"],
 }

@@ -28,5 +28,4 @@ def draw(rng, size):
 
 MISTAKES = {
     "each probability is differentiated for its own score only": ("(dprobs - average)", "dprobs * (1 - probs)"),
-    "the sum over the keys up to the query lacks probs": ("np.sum(dprobs * probs", "np.sum(np.tril(dprobs)"),
 }

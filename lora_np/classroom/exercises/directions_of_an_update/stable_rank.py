@@ -29,14 +29,7 @@ def draw(rng, size):
     return {"M": rng.normal(size=sorted((2 * size.n_out, 2 * size.n_in), reverse=size.number != 1))}
 
 
-def effective_rank(M):
-    p = np.linalg.svd(M, compute_uv=False)
-    p /= p.sum()
-    return np.exp(-np.sum(p * np.log(p)))
-
-
 MISTAKES = {
     "this is the rank: every singular value above 0 counts as 1": lambda i: min(i.M.shape),
-    "this is the effective rank, from the entropy of the singular values": lambda i: effective_rank(i.M),
     "the largest entry of M is used instead of σ₁": lambda i: np.sum(i.M**2) / np.max(i.M**2),
 }

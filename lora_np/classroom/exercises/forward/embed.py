@@ -8,8 +8,6 @@ zeros? If two texts begin with the same token, are their first rows of `x` equal
 index; look at the shape of `tok_emb[ids]`.)
 """
 
-import numpy as np
-
 HINTS = {"x": "Which row of which table encodes the token at position t of text n, and which encodes the position?"}
 FORMULA = "x[n, t] = tok_emb[ids[n, t]] + pos_emb[t]"
 
@@ -31,9 +29,6 @@ def draw(rng, size):
 
 MISTAKES = {
     "the position's row is looked up by the token's id": lambda i: i.tok_emb[i.ids] + i.pos_emb[i.ids],
-    "the positions continue from one text to the next": lambda i: (
-        i.tok_emb[i.ids] + i.pos_emb[np.arange(i.ids.size).reshape(i.ids.shape) % len(i.pos_emb)]
-    ),
     "the tokens' rows have a factor √C, as in other models": (
         "tok_emb[ids]",
         "np.sqrt(tok_emb.shape[1]) * tok_emb[ids]",

@@ -41,8 +41,5 @@ def share(i):
 MISTAKES = {
     "a row counts only if the label's probability is above ½": lambda i: np.mean(share(i) > 0.5),
     "this is the label's probability, averaged over the rows": lambda i: np.mean(share(i)),
-    "every class of a row is counted, including those that were correctly not predicted": lambda i: (
-        1 - 2 * (1 - i.right["accuracy"]) / i.logits.shape[1]
-    ),
     "a row counts if the label's logit is above 0": ("chosen == labels", "logits[np.arange(len(labels)), labels] > 0"),
 }

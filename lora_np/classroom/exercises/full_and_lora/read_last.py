@@ -37,4 +37,5 @@ MISTAKES = {
     ),
     "all texts are read at the last position of the longest one": lambda i: i.h[:, i.lengths.max() - 1],
     "positions are counted from the end of the array, which is padding": ("lengths - 1", "-lengths"),
+    "this is the mean over all positions, with padding": ("h[np.arange(len(h)), last]", "h.mean(axis=1)"),
 }

@@ -51,4 +51,5 @@ def margins(i):
 MISTAKES = {
     "the logarithm is taken after the mean": lambda i: -np.log(np.mean(np.exp(-np.logaddexp(0, -margins(i))))),
     "pairs in the right order count most: their weight is σ(m), not σ(−m)": ("np.exp(m)", "np.exp(-m)"),
+    "only the preferred text has a gradient": ("[-slope, slope]", "[-slope, 0 * slope]"),
 }

@@ -63,4 +63,5 @@ MISTAKES = {
         i.right["dlog_probs"] * i.real.sum(axis=1, keepdims=True) * len(i.real) / i.real.sum()
     ),
     "padding counts as if it were part of the completions": lambda i: i.solve(real=np.ones_like(i.real))[1],
+    "the gradient of ρ is 1, but it must be ρ": ("free, 0.0)", "advantage[:, None], 0.0)"),
 }

@@ -32,4 +32,5 @@ def draw(rng, size):
 MISTAKES = {
     "the mean is subtracted, as in a layer norm": lambda i: i.solve(x=i.x - i.x.mean(axis=-1, keepdims=True)),
     "1e-5 is added to the mean square, not the given eps": lambda i: i.solve(eps=1e-5),
+    "the variance is used, not the mean square": ("np.mean(x**2, axis=-1", "np.var(x, axis=-1"),
 }

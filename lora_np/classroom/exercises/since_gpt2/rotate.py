@@ -44,4 +44,9 @@ MISTAKES = {
     "entries 2j and 2j + 1 are paired, not j and j + D/2": lambda i: of_neighbours(lambda x: i.solve(x=x), i.x),
     "the positions begin at 0, not at the first one given": lambda i: i.solve(positions=i.positions - i.positions[0]),
     "the exponent is −j/D instead of −2j/D": lambda i: i.solve(theta=i.theta**0.5),
+    "it is rotated clockwise": lambda i: i.solve(positions=-i.positions),
+    "the angles are in the order 0 0 1 1 …, not 0 1 … 0 1 …": (
+        "    first =",
+        "    t = angles.repeat(2, 1)\n    return x * np.cos(t) + np.concatenate([-b, a], -1) * np.sin(t)\n    first =",
+    ),
 }

@@ -56,4 +56,5 @@ MISTAKES = {
         "dW_tuned - np.sum(dW_tuned * unit) / len(V) * unit",
     ),
     "these are the norms of dW′'s rows, not dot products with v̂": ("along[:, 0]", "np.linalg.norm(dW_tuned, axis=1)"),
+    "‖V‖ is treated as a constant": ("(dW_tuned - along * unit)", "dW_tuned"),
 }

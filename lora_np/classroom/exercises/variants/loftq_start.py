@@ -28,13 +28,13 @@ FORMULA = "from B A = 0, `rounds` times:  Q ← quantise(W − s B A),  s B A �
 
 def loftq_start(W, quantise, r, s, rounds):
     """W (out, in), quantise (a function that preserves shapes), r, s, rounds -> Q (out, in), A (r, in), B (out, r)."""
-    held = np.zeros_like(W)  # (out, in): s B A
+    sBA = np.zeros_like(W)  # (out, in)
     for _ in range(rounds):
-        Q = quantise(W - held)  # (out, in)
+        Q = quantise(W - sBA)  # (out, in)
         U, sigma, Vt = np.linalg.svd(W - Q, full_matrices=False)
         root = np.sqrt(sigma[:r] / s)  # (r,)
         A, B = root[:, None] * Vt[:r], U[:, :r] * root  # (r, in), (out, r)
-        held = s * B @ A
+        sBA = s * B @ A
     return Q, A, B
     # Step 2 cannot increase the error: it takes the best matrix of rank r for this Q (Eckart–Young), and the old matrix
     # is one of the candidates. Step 1 can: it rounds to the nearest levels, but the new largest weights change the

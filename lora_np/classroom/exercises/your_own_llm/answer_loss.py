@@ -60,4 +60,5 @@ MISTAKES = {
     "the rows that do not count also have a gradient, their softmax": lambda i: (
         i.right["dlogits"] + softmax(i.logits) * (i.targets < 0)[:, None] / np.sum(i.targets >= 0)
     ),
+    "targets of −100 are used as column indices": ("targets >= 0", "targets >= -100"),
 }

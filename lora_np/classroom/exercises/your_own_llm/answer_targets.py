@@ -44,4 +44,5 @@ MISTAKES = {
     },
     "a target counts if its input is part of an answer, not if the target is": ("is_answer[1:]", "is_answer[:-1]"),
     "each token is its own target, instead of the next one": ("[1:]", "[:-1]"),
+    "targets that do not count are 0, not −100": ("-100", "0"),
 }

@@ -39,4 +39,5 @@ MISTAKES = {
         :, np.arange(32).reshape(2, 16).T.ravel()
     ],
     "8 is subtracted from each code, as in Q4_0, but here m is the offset": lambda i: i.right["w"] - 8 * i.d[:, None],
+    "m is multiplied by d as well": ("* codes + m[:, None]", "* (codes + m[:, None])"),
 }
