@@ -70,7 +70,7 @@ SHAPE = FIRST.W.shape
 WRONG = {  # and, with a hint at the mathematics, of one whose form is not what is wrong
     f"it has shape {SHAPE[1:]}, expected {SHAPE}": lambda W, A, B, s: {"W_merged": W.tolist()[0]},
     f"it has shape {SHAPE[::-1]}, expected {SHAPE} (it is transposed)": lambda *inputs: merge(*inputs).T,
-    f"it is not finite (NaN: 0/0, ∞ − ∞ or 0 · ∞) in {FIRST.W.size} of": lambda W, A, B, s: np.log(-abs(W)),
+    f"root or logarithm of a negative number) in {FIRST.W.size} of": lambda W, A, B, s: np.log(-abs(W)),
     "it is not finite (infinity: an exponential of a large number": lambda W, A, B, s: W / 0,
     "relative error": lambda W, A, B, s: W + 1,
     "relative error ": lambda W, A, B, s: W + FIRST.s * B @ A,  # right for one draw

@@ -26,16 +26,13 @@ from functools import cache
 
 import numpy as np
 
-from ..ops.numerical_gradient import relative_error
 from ..ops.softmax import softmax
 from ..reference import mutants
 from ..reference.causes import looks
 from ..reference.mutants import text
 from ..reference.slips import slips
-from .exercise import compared_outputs, is_float_array
+from .exercise import compared_outputs, equal, is_float_array, shown
 
-NEAR = 1e-6  # largest relative error (in norm) at which arrays count as equal, which allows for rounding
-NEAR_NUMBER = 1e-9  # the same for a single number: smaller, because many candidates come close to it by chance
 MOST_PAIRS = 600
 LARGE = 200
 SHORT = 48  # number of characters
@@ -90,29 +87,6 @@ def suspects(exercise, name, checked):
 def is_kept(name, i, arrays, problems):
     """Whether the student has an output right in a draw."""
     return not problems.get(name) and equal(np.asarray(arrays[name]), i.right[name], i.rounding[name])
-
-
-def shown(number):
-    """Format a number: an integer with all its digits, any other number with six."""
-    number = float(number)
-    return f"{number:.0f}" if number.is_integer() and abs(number) < 1e15 else f"{number:.6g}"
-
-
-def equal(got, value, rtol=None):
-    """Whether two arrays are equal up to a small relative error in norm; non-finite entries must be identical.
-
-    `rtol` defaults to NEAR for arrays and to NEAR_NUMBER for single numbers.
-    """
-    if value is None:
-        return False
-    value = np.asarray(value)
-    if got.shape != value.shape or got.dtype.kind not in "iufb" or value.dtype.kind not in "iufb":
-        return False
-    got, value = got.astype(np.float64), value.astype(np.float64)
-    keep = np.isfinite(value)
-    if not np.array_equal(got[~keep], value[~keep], equal_nan=True) or not np.isfinite(got[keep]).all():
-        return False
-    return relative_error(got[keep], value[keep]) <= (rtol or (NEAR if value.ndim else NEAR_NUMBER))
 
 
 def tried(function, *arguments):

@@ -41,6 +41,8 @@ DRAWS, MANY = 3, 9  # number of calls in a check, each with different sizes; num
 PRACTICE, GRADING = "practice", "grading"  # names of the draws for the checks in a notebook, and for grading
 TRIES = 100
 ROUNDING = 16.0  # the tolerance, as a multiple of the solution's error in float32
+NEAR = 1e-6  # largest relative error (in norm) at which arrays count as equal, which allows for rounding
+NEAR_NUMBER = 1e-9  # the same for a single number: smaller, because many candidates come close to it by chance
 LEAST, MOST, EXACT = 2e-6, 1e-4, 1e-9  # the tolerance's bounds, and its value if no input is a float64 array
 
 
@@ -208,6 +210,29 @@ def is_float_array(value):
 def finite_pair(got, right):
     got, right = np.asarray(got, float), np.asarray(right, float)
     return got[np.isfinite(right)], right[np.isfinite(right)]
+
+
+def equal(got, value, rtol=None):
+    """Whether two arrays are equal up to a small relative error in norm; non-finite entries must be identical.
+
+    `rtol` defaults to NEAR for arrays and to NEAR_NUMBER for single numbers.
+    """
+    if value is None:
+        return False
+    value = np.asarray(value)
+    if got.shape != value.shape or got.dtype.kind not in "iufb" or value.dtype.kind not in "iufb":
+        return False
+    got, value = got.astype(np.float64), value.astype(np.float64)
+    keep = np.isfinite(value)
+    if not np.array_equal(got[~keep], value[~keep], equal_nan=True) or not np.isfinite(got[keep]).all():
+        return False
+    return relative_error(got[keep], value[keep]) <= (rtol or (NEAR if value.ndim else NEAR_NUMBER))
+
+
+def shown(number):
+    """Format a number: an integer with all its digits, any other number with six."""
+    number = float(number)
+    return f"{number:.0f}" if number.is_integer() and abs(number) < 1e15 else f"{number:.6g}"
 
 
 # ---------------------------------------------------------------- returned values
