@@ -6,6 +6,7 @@ The machine that derives mistakes from the solutions is tested by itself as well
 points, or is no wrong version.
 """
 
+import ast
 import contextlib
 import dataclasses
 import inspect
@@ -22,7 +23,14 @@ import pytest
 
 from lora_np.classroom import examine as examine_module
 from lora_np.classroom.check import ITEMS
-from lora_np.classroom.diagnosis import changed_solutions, compiled, made_by_hand, pairs_of_changes
+from lora_np.classroom.diagnosis import (
+    changed_solutions,
+    compiled,
+    in_known_words,
+    made_by_hand,
+    pairs_of_changes,
+    solution_tree,
+)
 from lora_np.classroom.examine import examine
 from lora_np.classroom.examine import is_right as is_right_array
 from lora_np.classroom.exercise import draw_inputs, draws_of, generator
@@ -107,9 +115,49 @@ def test_mistakes_by_hand_are_mistakes(name):
             values = [(made_by_hand(exercise, mistake, i, (), output), i) for i in drawn]
             if all(value is not None and np.shape(value) == np.shape(i.right[output]) for value, i in values):
                 wrong[output] = not all(is_right_array(np.asarray(value), i, output) for value, i in values)
-        several = isinstance(mistake, tuple) or isinstance(mistake(drawn[0]), tuple)
-        assert wrong and (any if several else all)(wrong.values()), sentence
-        assert not isinstance(mistake, tuple) or mistake[0] in inspect.getsource(exercise.solution), sentence
+        first = mistake if isinstance(mistake, tuple) else mistake(drawn[0])
+        assert wrong and (any if isinstance(first, tuple) else all)(wrong.values()), sentence
+        assert not isinstance(first, dict) or set(first) == set(wrong), sentence
+        assert first is not mistake or mistake[0] in inspect.getsource(exercise.solution), sentence
+
+
+@pytest.mark.parametrize(
+    "name, output, sentence, said",
+    [
+        (
+            "softmax_backward",
+            "dx",
+            "dx lacks the term average",
+            "dx lacks the term np.sum(dp * p, axis=-1, keepdims=True)",
+        ),
+        (
+            "softmax_backward",
+            "dx",
+            "average lacks sum, and average lacks p",
+            "an intermediate result lacks sum, and lacks p",
+        ),
+        ("merge_back", "new_scales", "new_scales has scales in place of new_scales", "it is scales"),
+        ("merge_back", "lost", "new_scales has A in place of new_scales", "new_scales has A in place of new_scales"),
+        ("query_key_backward", "dq", "(N, H, T, D) has T and D swapped", "T and D are swapped"),
+        ("centred_difference", "grad", "grad[place] lacks the term below", "grad[place] lacks the term below"),
+    ],
+)
+def test_a_cause_names_no_variable_that_a_student_has_not_seen(name, output, sentence, said):
+    """Unless two variables have the same code."""
+    assert in_known_words(ITEMS[name], output, sentence) == said
+
+
+@pytest.mark.slow
+def test_no_word_of_a_cause_is_taken_for_a_variable():
+    words = set()
+    for exercise in ITEMS.values():
+        code = f"{exercise.outputs} {ast.unparse(solution_tree(exercise.solution))}"
+        for sentence, _ in changed_solutions(exercise):
+            words |= {*re.findall(r"\b[a-z]+\b", sentence)} - {*re.findall(r"\w+", code)}
+    assert {"root", "half", "rows", "before"} <= words
+    for exercise in ITEMS.values():
+        sentence = f"it has {' '.join(sorted(words))}"
+        assert in_known_words(exercise, exercise.outputs[0], sentence) == sentence, exercise.name
 
 
 NEEDS_FLOAT64 = {"centred_difference", "who_reads_whom"}  # a difference of equal numbers, and one bit for bit

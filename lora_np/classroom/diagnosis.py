@@ -29,13 +29,14 @@ import numpy as np
 from ..ops.softmax import softmax
 from ..reference import mutants
 from ..reference.causes import looks
-from ..reference.mutants import text
 from ..reference.slips import slips
-from .exercise import compared_outputs, equal, is_float_array, shown
+from .exercise import compared_outputs, equal, is_float_array
+from .runner import shown
 
 MOST_PAIRS = 600
 LARGE = 200
 SHORT = 48  # number of characters
+WORDS = {"before", "cut", "half", "inside", "order", "root", "up"}  # in sentences, and also names of variables
 
 
 def suspects(exercise, name, checked):
@@ -48,45 +49,50 @@ def suspects(exercise, name, checked):
     checked : list of (i, arrays, problems), one for each draw: the student's outputs, and the complaints about their
         shapes or dtypes, both by name
     """
-    answers = [(i, np.asarray(arrays[name])) for i, arrays, problems in checked if not problems.get(name)]
+    for i, arrays, problems in checked:
+        i.returned = {output: array for output, array in arrays.items() if not problems.get(output)}
+    answers = [(i, np.asarray(i.returned[name])) for i, *_ in checked if name in i.returned]
     wrong = [(i, got) for i, got in answers if not equal(got, i.right[name])]
     if not wrong:
         return ()
     # Constants come first, because many candidates reproduce a constant by chance.
     if len(answers) > 1 == len({float(got) for _, got in answers if got.ndim == 0}):
         return (f"it is {shown(answers[0][1])} for all inputs",)
+    cause = len(answers) > 1 and cause_of(exercise, name, answers, wrong)  # in one draw, too many fit by chance
+    return (cause,) if cause else description(name, wrong)
+
+
+def cause_of(exercise, name, answers, wrong):
+    """Return the sentence of the first candidate that reproduces an incorrect output, or None."""
     drawn = [i for i, _ in wrong]
-    for i, arrays, problems in checked:
-        i.returned = {output: array for output, array in arrays.items() if not problems.get(output)}
-    kept = [other for other in drawn[0].right if all(is_kept(other, *of_draw) for of_draw in checked)]
+    correct = [other for other in drawn[0].right if all(is_correct(other, i) for i, _ in answers)]
     groups = by_hand, by_code, by_inputs, by_quantities, by_results, by_two_changes
-    tries = [(candidates, kept) for candidates in groups] + [(by_hand, ()), (by_code, ())] * bool(kept)
-    for candidates, right in tries if len(answers) > 1 else ():  # in a single draw, too many fit by chance
-        # Candidates other than those from `by_results` must also reproduce the student's correct outputs.
+    for candidates, right in [(group, correct) for group in groups] + [(by_hand, ()), (by_code, ())] * bool(correct):
+        # Candidates other than those from `by_results` must also reproduce the student's output where it is correct.
         where = wrong if candidates is by_results else answers
         for sentence, value_of in candidates(exercise, name, drawn, right):
             if all(equal(got, tried(value_of, i)) for i, got in where):
-                return (in_known_words(exercise, sentence) if candidates in (by_code, by_two_changes) else sentence,)
+                return in_known_words(exercise, name, sentence) if candidates in (by_code, by_two_changes) else sentence
+    return None
+
+
+def is_correct(name, i):
+    """Whether the student's output is correct in a draw."""
+    return name in i.returned and equal(np.asarray(i.returned[name]), i.right[name], i.rounding[name])
+
+
+def description(name, wrong):
+    """Describe an incorrect output whose cause is unknown, in up to two sentences."""
     (i, got), *_ = wrong
-    if np.ndim(i.right[name]) == 0:
+    right = np.asarray(i.right[name])
+    if right.ndim == 0:
         return ()  # the report shows its value anyway
-    too_large, too_small = (
-        ("True, not False", "False, not True")
-        if i.right[name].dtype.kind == "b"
-        else ("one too large", "one too small")
-    )
-    for sign, said in ((1, too_large), (-1, too_small)):
+    by_one = {"b": ("True, not False", "False, not True")}.get(right.dtype.kind, ("one too large", "one too small"))
+    for sign, said in zip((1, -1), by_one):
         if all({0, sign} >= {*np.ravel(got.astype(float) - i.right[name])} for i, got in wrong):
             return (f"some entries are {said}, and the others are correct",)
-    in_norm = ("it is off", "its norm") if i.right[name].dtype.kind in "iub" else ()  # means nothing for integers
-    return tuple(
-        said for said in looks(np.asarray(i.right[name], float), got.astype(float))[:2] if not said.startswith(in_norm)
-    )
-
-
-def is_kept(name, i, arrays, problems):
-    """Whether the student has an output right in a draw."""
-    return not problems.get(name) and equal(np.asarray(arrays[name]), i.right[name], i.rounding[name])
+    in_norm = ("it is off", "its norm") if right.dtype.kind in "iub" else ()  # means nothing for integers
+    return tuple(said for said in looks(right.astype(float), got.astype(float))[:2] if not said.startswith(in_norm))
 
 
 def tried(function, *arguments):
@@ -101,15 +107,15 @@ def tried(function, *arguments):
 # ---------------------------------------------------------------- known mistakes, and mutations
 
 
-def by_hand(exercise, name, drawn, kept):
+def by_hand(exercise, name, drawn, correct):
     for sentence, wrong in exercise.mistakes.items():
-        yield sentence, lambda i, wrong=wrong: made_by_hand(exercise, wrong, i, kept, name)
+        yield sentence, lambda i, wrong=wrong: made_by_hand(exercise, wrong, i, correct, name)
 
 
-def made_by_hand(exercise, wrong, i, kept, name):
+def made_by_hand(exercise, wrong, i, correct, name):
     """Return an output of a hand-written mistake, or None if it has no such output."""
     if isinstance(wrong, tuple):  # code of the solution, and incorrect code in its place
-        return outcome(exercise, inspect.getsource(exercise.solution).replace(*wrong), i, kept).get(name)
+        return outcome(exercise, inspect.getsource(exercise.solution).replace(*wrong), i, correct).get(name)
     return output_of(exercise, wrong(i), name)
 
 
@@ -119,7 +125,7 @@ def output_of(exercise, wrong, name):
     return wrong.get(name) if isinstance(wrong, dict) else wrong
 
 
-def by_code(exercise, name, drawn, kept):
+def by_code(exercise, name, drawn, correct):
     """Yield mutations of the solution, starting with those that reproduce most of the student's outputs, and of these
     with the ones on the line that computes the output."""
     (i, *_), changes = drawn, changed_solutions(exercise)
@@ -132,16 +138,16 @@ def by_code(exercise, name, drawn, kept):
     yield "it is 0 for all inputs", lambda i: np.zeros_like(i.right[name])
     yield "its sign is reversed", lambda i: np.negative(i.right[name])
     for sentence, code in sorted(changes, key=likelihood, reverse=True):
-        yield sentence, lambda i, code=code: outcome(exercise, code, i, kept).get(name)
+        yield sentence, lambda i, code=code: outcome(exercise, code, i, correct).get(name)
 
 
-def by_two_changes(exercise, name, drawn, kept):
+def by_two_changes(exercise, name, drawn, correct):
     """Yield pairs of mutations, unless the output is a float or a small int, which many pairs would match by chance."""
     for right in (np.asarray(i.right[name]) for i in drawn):
         if right.ndim == 0 and (right.dtype.kind != "i" or right < LARGE):
             return
     for sentence, code in pairs_of_changes(exercise, MOST_PAIRS):
-        yield sentence, lambda i, code=code: outcome(exercise, code, i, kept).get(name)
+        yield sentence, lambda i, code=code: outcome(exercise, code, i, correct).get(name)
 
 
 @cache
@@ -160,29 +166,38 @@ def changed_solutions(exercise):
     return changed_solutions_of(exercise.solution, exercise.outputs)
 
 
-def definitions(tree):
-    """Map each variable of the solution that is assigned once, as a whole, to the code that computes it."""
-    stored = Counter(n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
-    stored.update(n.value.id for n in ast.walk(tree) if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Store))
-    stored.update(parameter.arg for parameter in tree.args.args)
-    assigned = [(n.targets[0], n.value) for n in ast.walk(tree) if isinstance(n, ast.Assign)]
-    return {target.id: value for target, value in assigned if isinstance(target, ast.Name) and stored[target.id] == 1}
-
-
-def in_known_words(exercise, sentence):
-    """Replace the names of the solution's own variables, which a student has not seen, by the code that computes them
-    if it is short. At the beginning of a sentence, such a variable is called an intermediate result."""
+def own_variables(exercise):
+    """Map each variable of the solution that a student has not seen, and that is assigned once, to its code."""
     seen = f"{exercise.text} {exercise.solution.__doc__} {' '.join(exercise.hints.values())} {exercise.formula}"
-    own = {}
-    for name, value in definitions(solution_tree(exercise.solution)).items():
-        if not re.search(rf"\b{name}\b", seen):
-            new = re.sub(r"\w+", lambda match: own.get(match[0], match[0]), text(value))
-            own[name] = new if isinstance(value, ast.Call | ast.Subscript) else f"({new})"
-            sentence = re.sub(rf"(^|, and ){name} (?![-+*/@=]|is used)", r"\1an intermediate result ", sentence)
-    own = {name: new for name, new in own.items() if len(new) < SHORT}
-    sentence = re.sub(r"\w+", lambda match: own.get(match[0], match[0]), sentence)
-    sentence = re.sub(r"^(\w+) has (.+) in place of \1$", r"it is \2", sentence)
-    return re.sub(r"^\([\w, ]+\) has (.+ and .+ swapped)$", r"it has \1", sentence)
+    nodes, own = list(ast.walk(solution_tree(exercise.solution))), {}
+    stored = [
+        n.value if isinstance(n, ast.Subscript) else n for n in nodes if isinstance(getattr(n, "ctx", 0), ast.Store)
+    ]
+    times = Counter([*exercise.arguments, *(n.id for n in stored if isinstance(n, ast.Name))])
+    for node in nodes:
+        match node:
+            case ast.Assign([ast.Name(name)], value) if times[name] == 1 and not re.search(rf"\b{name}\b", seen):
+                code = with_code(own, mutants.text(value))
+                own[name] = code if isinstance(value, ast.Call | ast.Subscript) else f"({code})"
+    return own
+
+
+def with_code(own, said):
+    """Replace variables by their code."""
+    return re.sub(r"\w+", lambda match: own.get(match[0], match[0]), said)
+
+
+def in_known_words(exercise, output, sentence):
+    """Replace the solution's own variables by their code, if it is short and belongs to one of them only. As the
+    subject of a sentence, such a variable is called an intermediate result."""
+    own, same = own_variables(exercise), re.escape(output)
+    sentence = re.sub(rf"^{same} has (?!.*, and )(.+) in place of {same}$", r"it is \1", sentence)
+    sentence = re.sub(r"\([\w, ]+\) has (\w+ and \w+) swapped", r"\1 are swapped", sentence)
+    for name in own:
+        sentence = re.sub(rf"^{name} (.+, and) {name} ", rf"{name} \1 ", sentence)
+        sentence = re.sub(rf"(^|, and ){name} (?![-+*/@=]|is used)", r"\1an intermediate result ", sentence)
+    unclear = {name for name, code in own.items() if len(code) >= SHORT or [*own.values()].count(code) > 1}
+    return with_code({name: code for name, code in own.items() if name not in unclear | WORDS}, sentence)
 
 
 def pairs_of_changes(exercise, most=None):
@@ -211,13 +226,13 @@ def kind_of_change(mutant):
     return mutant.sentence.split()[1:4]
 
 
-def outcome(exercise, code, i, kept=()):
+def outcome(exercise, code, i, correct=()):
     """Return a changed solution's outputs for a draw's inputs, as a dict, which is empty if the solution raises or if
-    an output in `kept` is no longer correct."""
+    an output named in `correct` is not."""
     outcomes = i.__dict__.setdefault("outcomes", {})  # cached, because each incorrect output needs them
     if code not in outcomes:
         outcomes[code] = tried(quietly, exercise, compiled(exercise, code), i, i.inputs) or {}
-    agree = all(equal(np.asarray(i.right[name]), outcomes[code].get(name), i.rounding[name]) for name in kept)
+    agree = all(equal(np.asarray(i.right[name]), outcomes[code].get(name), i.rounding[name]) for name in correct)
     return outcomes[code] if agree else {}
 
 
@@ -236,7 +251,7 @@ def compiled(exercise, code):
 # ---------------------------------------------------------------- other inputs
 
 
-def by_inputs(exercise, name, drawn, kept):
+def by_inputs(exercise, name, drawn, correct):
     """Yield the correct outputs for changed inputs: with one input changed, or two swapped."""
 
     def value_of(i, sentence):
@@ -308,7 +323,7 @@ def alone(array, row):
 # ---------------------------------------------------------------- changes to the correct output
 
 
-def by_quantities(exercise, name, drawn, kept):
+def by_quantities(exercise, name, drawn, correct):
     """Yield the correct output times or divided by sizes, which differ from draw to draw."""
 
     def right(i, output=name):
@@ -324,7 +339,7 @@ def by_quantities(exercise, name, drawn, kept):
         yield sentence, lambda i, a=a, b=b: right(i) * lengths(i)[a] / lengths(i)[b]
 
 
-def by_results(exercise, name, drawn, kept):
+def by_results(exercise, name, drawn, correct):
     for sentence, change in CHANGES_OF_A_RESULT.items():
         yield sentence, lambda i, change=change: change(np.asarray(i.right[name], float))
     for other in arrays_of(drawn[0], name):

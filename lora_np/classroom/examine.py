@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..ops.numerical_gradient import relative_error
-from .diagnosis import equal, exchanged, shown, suspects
-from .exercise import PRACTICE, Failed, Sizes, Unfit, complete, draws_of, finite_pair, generator, named_outputs
-from .runner import encode, in_plain_words, in_words, peak_of, what_was_raised
+from .diagnosis import exchanged, suspects
+from .exercise import PRACTICE, Failed, Sizes, Unfit, complete, draws_of, equal, finite_pair, generator, named_outputs
+from .runner import encode, in_plain_words, in_words, peak_of, shown, what_was_raised
 
 WHOLE = 1e-9  # tolerance for integers that were computed by division
 
@@ -279,7 +279,7 @@ def how_far(i, got, right):
         given = ", ".join(f"{name} = {shown(value)}" for name, value in i.inputs.items() if numbers)
         return f"for {given} it is {shown(got)}" if given else f"it is {shown(got)}"
     if right.dtype.kind in "iub":
-        return f"{np.sum(got != right)} of {right.size} entries are incorrect"
+        return f"{np.sum(np.rint(got) != right)} of {right.size} entries are incorrect"
     got, right = got.astype(np.float64), right.astype(np.float64)
     if not np.array_equal(got[~np.isfinite(right)], right[~np.isfinite(right)], equal_nan=True):
         return "an entry that should be infinite is incorrect"

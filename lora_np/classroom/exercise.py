@@ -12,7 +12,7 @@ and may define
 
     OUTPUTS                names of the values that the solution returns, if they are not those in HINTS
     MISTAKES               description -> (code of the solution, incorrect code in its place), or a function from i to
-                           an incorrect output, or to several: in a tuple, as from the solution, or in a dict, by name
+                           an incorrect output, or to several in a tuple or (by name) in a dict; at most five
     compared(i, outputs)   -> dict of values to compare instead of the outputs, if the correct outputs are not unique
     properties(i, outputs) -> {property: complaint, or None}, if outputs can be checked only by their properties
     also(i)                -> {name: changed inputs} for additional calls; i.also[name] is the dict of a call's outputs
@@ -227,12 +227,6 @@ def equal(got, value, rtol=None):
     if not np.array_equal(got[~keep], value[~keep], equal_nan=True) or not np.isfinite(got[keep]).all():
         return False
     return relative_error(got[keep], value[keep]) <= (rtol or (NEAR if value.ndim else NEAR_NUMBER))
-
-
-def shown(number):
-    """Format a number: an integer with all its digits, any other number with six."""
-    number = float(number)
-    return f"{number:.0f}" if number.is_integer() and abs(number) < 1e15 else f"{number:.6g}"
 
 
 # ---------------------------------------------------------------- returned values

@@ -127,6 +127,12 @@ def in_words(value):
     return f"{'an' if name[0] in 'aeio' else 'a'} {name}{advice}"
 
 
+def shown(number):
+    """Format a number: an integer with all its digits, any other number with six."""
+    number = float(number)
+    return f"{number:.0f}" if number.is_integer() and abs(number) < 1e15 else f"{number:.6g}"
+
+
 # ---------------------------------------------------------------- errors and memory of a student's code
 
 

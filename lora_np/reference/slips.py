@@ -312,7 +312,7 @@ def in_statements(function):
                 for part, said in (parts | {"[-1:]": "only the last iteration runs"}).items():
                     yield changed(function, {rounds: code(f"list({text(rounds)}){part}")}, said)
             case ast.Assign([ast.Name(name)], ast.BinOp() | ast.Call() as value):
-                yield changed(function, {value: code(f"np.ones_like({text(value)})")}, f"{name} is 1 everywhere")
+                yield changed(function, {value: code(f"np.ones_like({text(value)})")}, f"1 is used in place of {name}")
 
 
 def of_whole_svd(function, outputs):

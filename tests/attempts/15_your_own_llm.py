@@ -115,7 +115,7 @@ def repetition_penalty(logits, seen, penalty):
         new[token] = new[token] / penalty if new[token] > 0 else new[token] * penalty
     return new
 
-# == repetition_penalty: wrong, negative logits are divided, too, so their tokens become more probable
+# == repetition_penalty: wrong, negative logits are divided as well, so their tokens become more probable
 def repetition_penalty(logits, seen, penalty):
     new = logits.copy()
     new[np.unique(seen)] /= penalty

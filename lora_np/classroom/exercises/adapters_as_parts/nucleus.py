@@ -47,7 +47,7 @@ def draw(rng, size):
 
 def of_those(i, stay):
     kept = np.where(stay, i.probs, 0.0)
-    return kept / np.maximum(kept.sum(axis=-1, keepdims=True), 1e-9)  # a row without tokens is 0
+    return kept / kept.sum(axis=-1, keepdims=True)
 
 
 def way_there(i):
@@ -68,5 +68,4 @@ MISTAKES = {
         i.right["kept"] if i.size.number == 2 else without_last(i)
     ),
     "the token that makes the sum reach or exceed p is missing": without_last,
-    "only tokens whose own probability is at least p are kept": lambda i: of_those(i, i.probs >= i.p),
 }

@@ -33,8 +33,8 @@ def draw(rng, size):
 MISTAKES = {
     "it is i/n times j/n: the factor 1/n occurs twice": lambda d: d.i * d.j / d.n**2,
     "this is the smaller one of i/n and j/n": lambda d: min(d.i, d.j) / d.n,
-    "this is i/n, whichever of i and j is larger": lambda d: d.i / d.n,
-    "this is j/n, whichever of i and j is larger": lambda d: d.j / d.n,
+    "this is i/n, even if j is larger": lambda d: d.i / d.n,
+    "this is j/n, even if i is larger": lambda d: d.j / d.n,
     "this is 1/n, the mean square of one coordinate": lambda d: 1 / d.n,
 }
 

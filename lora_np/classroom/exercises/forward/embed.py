@@ -29,8 +29,5 @@ def draw(rng, size):
 
 MISTAKES = {
     "the position's row is looked up by the token's id": lambda i: i.tok_emb[i.ids] + i.pos_emb[i.ids],
-    "the tokens' rows have a factor √C, as in other models": (
-        "tok_emb[ids]",
-        "np.sqrt(tok_emb.shape[1]) * tok_emb[ids]",
-    ),
+    "the tokens' rows have a factor √C, as in other models": ("tok_emb[", "tok_emb.shape[1] ** 0.5 * tok_emb["),
 }

@@ -132,7 +132,7 @@ def problem_of_steps(i, at):
                 "its gradient is divided by the number of outputs as well": right / len(i.W),
                 "its gradient is twice the correct one: the loss has a factor ½": 2 * right,
                 "its gradient is computed after the other factor has moved": gradients(i, i.W, *with_new)[at],
-                "y lacks x Aᵀ Bᵀ: dy changes in every step": gradients(i, i.W - before[1] @ before[0], *before)[at],
+                "dy is still that of step 1, without B A": gradients(i, i.W - before[1] @ before[0], *before)[at],
                 "x Wᵀ is missing from y": gradients(i, 0 * i.W, *before)[at],
             }
             found = [said for said, value in looks_like.items() if np.allclose(move, value, rtol=0, atol=near)]

@@ -63,10 +63,10 @@ def above_smallest(i):
     return np.rint((i.W - i.W.min(axis=1, keepdims=True)) / np.where(steps > 0, steps, 1.0))
 
 
-LOPSIDED = "the marks range from the smallest to the largest weight of a row, but the ruler is symmetric about 0"
+LOPSIDED = "marks range from the smallest to the largest weight of a row, but the ruler is symmetric about 0"
 MISTAKES = {
     "they are counted from the row's smallest weight, but a weight of 0 must have code 0": above_smallest,
-    LOPSIDED: lambda i: np.ptp(i.W, axis=1) / 255,
+    f"the {LOPSIDED}": lambda i: np.ptp(i.W, axis=1) / 255,
     "the largest weight of W sets one scale for all rows": lambda i: np.full(len(i.W), np.abs(i.W).max() / 127),
-    f"{LOPSIDED}, with 254 steps": lambda i: np.ptp(i.W, axis=1) / 254,
+    f"the 255 {LOPSIDED}": lambda i: np.ptp(i.W, axis=1) / 254,
 }

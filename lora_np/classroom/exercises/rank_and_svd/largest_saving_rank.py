@@ -28,10 +28,8 @@ def draw(rng, size):
         p, q, times = (int(n) for n in (*rng.permutation([2, 3, 5, 7])[:2], rng.integers(2, 6)))
         return {"n_out": times * p * (p + q), "n_in": times * q * (p + q)}  # break-even at rank times · p · q
     short = 20 * int(rng.integers(1, 5)) + int(rng.choice([-2, 2]))
-    sides = (
-        short,
-        (2 + size.number) * short + int(rng.choice([-1, 1])),
-    )  # break-even about halfway between two integer ranks
+    # break-even about halfway between two integer ranks
+    sides = short, (2 + size.number) * short + int(rng.choice([-1, 1]))
     return dict(zip(("n_out", "n_in"), sides if size.number == 1 else sides[::-1]))
 
 

@@ -46,7 +46,7 @@ MISTAKES = {
     "the exponent is −j/D instead of −2j/D": lambda i: i.solve(theta=i.theta**0.5),
     "it is rotated clockwise": lambda i: i.solve(positions=-i.positions),
     "the angles are in the order 0 0 1 1 …, not 0 1 … 0 1 …": (
-        "    first =",
-        "    t = angles.repeat(2, 1)\n    return x * np.cos(t) + np.concatenate([-b, a], -1) * np.sin(t)\n    first =",
+        "np.concatenate([first, second], axis=-1)",
+        "x * np.cos(angles).repeat(2, 1) + np.concatenate([-b, a], -1) * np.sin(angles).repeat(2, 1)",
     ),
 }

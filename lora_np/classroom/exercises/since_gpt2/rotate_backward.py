@@ -36,7 +36,7 @@ MISTAKES = {
     "dy is rotated in the forward direction": lambda i: i.solve(sin=-i.sin),
     "entries 2j and 2j + 1 are paired, not j and j + D/2": lambda i: of_neighbours(lambda dy: i.solve(dy=dy), i.dy),
     "the angles are in the order 0 0 1 1 …, not 0 1 … 0 1 …": (
-        "    da =",
-        "    return dy * cos.repeat(2, 1) + np.concatenate([second, -first], -1) * sin.repeat(2, 1)\n    da =",
+        "np.concatenate([da, db], axis=-1)",
+        "dy * cos.repeat(2, 1) + np.concatenate([second, -first], -1) * sin.repeat(2, 1)",
     ),
 }

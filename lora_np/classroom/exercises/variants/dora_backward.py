@@ -51,10 +51,7 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "the parallel component is computed for all of V as one long vector, not row by row": (
-        "dW_tuned - along * unit",
-        "dW_tuned - np.sum(dW_tuned * unit) / len(V) * unit",
-    ),
+    "dW′ · v̂ is added up over all rows, but each row has its own": ("along * unit", "np.sum(dW_tuned * unit) * unit"),
     "these are the norms of dW′'s rows, not dot products with v̂": ("along[:, 0]", "np.linalg.norm(dW_tuned, axis=1)"),
     "‖V‖ is treated as a constant": ("(dW_tuned - along * unit)", "dW_tuned"),
 }

@@ -46,8 +46,5 @@ def every_time(i):
 MISTAKES = {
     "a token that was seen three times is penalised three times, not only once": every_time,
     "all tokens are penalised, seen or not": lambda i: i.solve(seen=np.arange(len(i.logits))),
-    "negative logits are divided, too, so their tokens become more probable": (
-        "of_seen * penalty",
-        "of_seen / penalty",
-    ),
+    "negative logits are divided as well, so their tokens become more probable": ("* penalty", "/ penalty"),
 }
