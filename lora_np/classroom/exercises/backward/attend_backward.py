@@ -25,8 +25,8 @@ FORMULA = "dO = dcontext in heads, (N, H, T, D)\ndprobs = dO vᵀ,  dv = probs�
 def attend_backward(dcontext, probs, v):
     """dcontext (N, T, C), probs (N, H, T, T), v (N, H, T, D) -> dprobs (N, H, T, T), dv (N, H, T, D)."""
     N, H, T, D = v.shape
-    cut = dcontext.reshape(N, T, H, D)  # head 0 has the first D columns of each position
-    dO = cut.transpose(0, 2, 1, 3)  # (N, H, T, D)
+    by_head = dcontext.reshape(N, T, H, D)  # head 0 has the first D columns of each position
+    dO = by_head.transpose(0, 2, 1, 3)  # (N, H, T, D)
     # O_i = Σ_j probs_ij v_j, in each head
     dprobs = dO @ v.swapaxes(-1, -2)  # dprob_ij = dO_i · v_j: (T, D) (D, T) -> (T, T); not 0 where probs is 0
     dv = probs.swapaxes(-1, -2) @ dO  # dv_j = Σ_i probs_ij dO_i: (T, T) (T, D) -> (T, D)

@@ -16,8 +16,8 @@ FORMULA = "x.reshape(N, T, H, D).transpose(0, 2, 1, 3) with D = C / H"
 def split_heads(x, H):
     """x (N, T, C), H a divisor of C -> x_heads (N, H, T, D)."""
     N, T, C = x.shape
-    cut = x.reshape(N, T, H, C // H)  # (N, T, H, D): the columns of each position, split into H groups
-    return cut.transpose(0, 2, 1, 3)  # (N, H, T, D): heads before positions
+    by_head = x.reshape(N, T, H, C // H)  # (N, T, H, D): the columns of each position, split into H groups
+    return by_head.transpose(0, 2, 1, 3)  # (N, H, T, D): heads before positions
     # Head 0 holds [0, 1] and [4, 5], and head 1 holds [2, 3] and [6, 7]. Without the transpose, head 0 would hold
     # [0, 1] and [2, 3]: all of position 0, and nothing of position 1. A reshape never changes the order of the entries;
     # it only groups them differently.
