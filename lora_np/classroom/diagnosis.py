@@ -33,8 +33,7 @@ from ..reference.slips import slips
 from .exercise import compared_outputs, equal, is_float_array
 from .runner import shown
 
-MOST_PAIRS = 600
-LARGE = 200
+MOST_PAIRS, LARGE = 600, 200
 SHORT = 48  # number of characters
 WORDS = {"before", "half", "inside", "order", "root", "up"}  # in sentences, and also names of variables
 
@@ -42,12 +41,7 @@ WORDS = {"before", "half", "inside", "order", "root", "up"}  # in sentences, and
 def suspects(exercise, name, checked):
     """Return a tuple of up to two sentences that describe an incorrect output.
 
-    Parameters
-    ----------
-    exercise : Exercise
-    name : str, the output
-    checked : list of (i, arrays, problems), one for each draw: the student's outputs, and the complaints about their
-        shapes or dtypes, both by name
+    `checked` has (i, outputs, complaints about their shapes or dtypes) for each draw, the last two as dicts by name.
     """
     for i, arrays, problems in checked:
         i.returned = {output: array for output, array in arrays.items() if not problems.get(output)}
@@ -65,7 +59,7 @@ def suspects(exercise, name, checked):
 def cause_of(exercise, name, answers, wrong):
     """Return the sentence of the first candidate that reproduces an incorrect output, or None."""
     drawn = [i for i, _ in wrong]
-    correct = [other for other in drawn[0].right if all(is_correct(other, i) for i, _ in answers)]
+    correct = [other for other in drawn[0].right if all(is_correct(other, i.returned, i) for i, _ in answers)]
     groups = by_hand, by_code, by_inputs, by_quantities, by_results, by_two_changes
     for candidates, right in [(group, correct) for group in groups] + [(by_hand, ()), (by_code, ())] * bool(correct):
         # Candidates other than those from `by_results` must also reproduce the student's output where it is correct.
@@ -76,9 +70,9 @@ def cause_of(exercise, name, answers, wrong):
     return None
 
 
-def is_correct(name, i):
-    """Whether the student's output is correct in a draw."""
-    return name in i.returned and equal(np.asarray(i.returned[name]), i.right[name], i.rounding[name])
+def is_correct(name, outputs, i):
+    """Whether an output is correct in a draw."""
+    return equal(np.asarray(outputs.get(name)), i.right[name], i.rounding[name])
 
 
 def description(name, wrong):
@@ -116,18 +110,13 @@ def made_by_hand(exercise, wrong, i, correct, name):
     """Return an output of a hand-written mistake, or None if it has no such output."""
     if isinstance(wrong, tuple):  # code of the solution, and incorrect code in its place
         return outcome(exercise, inspect.getsource(exercise.solution).replace(*wrong), i, correct).get(name)
-    return output_of(exercise, wrong(i), name)
-
-
-def output_of(exercise, wrong, name):
-    """Return one of the incorrect outputs of a hand-written mistake, or None if it has no such output."""
-    wrong = dict(zip(exercise.outputs, wrong)) if isinstance(wrong, tuple) else wrong
-    return wrong.get(name) if isinstance(wrong, dict) else wrong
+    made = wrong(i)
+    made = dict(zip(exercise.outputs, made)) if isinstance(made, tuple) else made
+    return made.get(name) if isinstance(made, dict) else made
 
 
 def by_code(exercise, name, drawn, correct):
-    """Yield mutations of the solution, starting with those that reproduce most of the student's outputs, and of these
-    with the ones on the line that computes the output."""
+    """Yield mutations, those that reproduce most of the student's outputs first, then those on the output's line."""
     (i, *_), changes = drawn, changed_solutions(exercise)
 
     def likelihood(change):
@@ -170,10 +159,8 @@ def own_variables(exercise):
     """Map each variable of the solution that a student has not seen, and that is assigned once, to its code."""
     seen = f"{exercise.text} {exercise.solution.__doc__} {' '.join(exercise.hints.values())} {exercise.formula}"
     nodes, own = list(ast.walk(solution_tree(exercise.solution))), {}
-    stored = [
-        n.value if isinstance(n, ast.Subscript) else n for n in nodes if isinstance(getattr(n, "ctx", 0), ast.Store)
-    ]
-    times = Counter([*exercise.arguments, *(n.id for n in stored if isinstance(n, ast.Name))])
+    stored = [getattr(n, "value", n) for n in nodes if isinstance(getattr(n, "ctx", 0), ast.Store)]  # a in a[0] = 1
+    times = Counter([*exercise.arguments, *(getattr(n, "id", "") for n in stored)])
     for node in nodes:
         match node:
             case ast.Assign([ast.Name(name)], value) if times[name] == 1 and not re.search(rf"\b{name}\b", seen):
@@ -227,13 +214,11 @@ def kind_of_change(mutant):
 
 
 def outcome(exercise, code, i, correct=()):
-    """Return a changed solution's outputs for a draw's inputs, as a dict, which is empty if the solution raises or if
-    an output named in `correct` is not."""
+    """Return a changed solution's outputs in a draw as a dict, empty if it raises or gets a name in `correct` wrong."""
     outcomes = i.__dict__.setdefault("outcomes", {})  # cached, because each incorrect output needs them
     if code not in outcomes:
-        outcomes[code] = tried(quietly, exercise, compiled(exercise, code), i, i.inputs) or {}
-    agree = all(equal(np.asarray(i.right[name]), outcomes[code].get(name), i.rounding[name]) for name in correct)
-    return outcomes[code] if agree else {}
+        outcomes[code] = tried(lambda: quietly(exercise, compiled(exercise, code), i, i.inputs)) or {}
+    return outcomes[code] if all(is_correct(name, outcomes[code], i) for name in correct) else {}
 
 
 def quietly(exercise, function, i, inputs):

@@ -49,6 +49,12 @@ MISTAKES = {
     "the singular values of B are multiplied by those of A": lambda i: (
         np.linalg.svd(i.B, compute_uv=False) * np.linalg.svd(i.A, compute_uv=False)
     ),
+    "the norms of B's columns are multiplied by those of A's rows": lambda i: np.sort(
+        np.linalg.norm(i.B, axis=0) * np.linalg.norm(i.A, axis=1)
+    )[::-1],
+    "these are the diagonal entries of R_B R_Aᵀ, not its singular values": lambda i: np.abs(
+        np.diag(np.linalg.qr(i.B)[1] @ np.linalg.qr(i.A.T)[1].T)
+    ),
 }
 
 AFTER = """**Beyond the points.** Now you can analyse a real adapter with three of your own functions. Type this in:
