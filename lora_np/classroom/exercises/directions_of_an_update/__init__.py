@@ -1,9 +1,9 @@
 """09. Directions of an update.
 
-Training changes a weight by a matrix, ΔW, and nobody can see at a glance what a matrix does. So you measure it. How
-many directions does an update have, what are they, and does another update share them? Each measure in this set takes
-only a few lines of code, and each has misled someone. Always ask: **what would the measure show if there were nothing
-to find?** You may use `np.linalg.svd`, which returns `U`, the singular values, and `Vᵀ`.
+Training changes a weight by a matrix, ΔW, and nobody can read a matrix. So you measure it. How many directions does an
+update have, what are they, and does another update share them? Each measure takes a few lines, and each has misled
+someone. Always ask: **what would the measure show if there were nothing to find?** You may use `np.linalg.svd`, which
+returns `U`, the singular values, and `Vᵀ`.
 """
 
 NEEDS = (

@@ -44,5 +44,4 @@ AFTER = """You can check this exercise and the previous one yourself:
     random = [np.linalg.qr(rng.normal(size=(40, k)))[0] for k in (3, 5)]
     print(subspace_similarity(*random, 3, 5), chance_similarity(40, 3, 5))
 
-Put this in a loop and take the mean. How much do individual pairs scatter around the mean?
-"""
+Put this in a loop and take the mean. How much do individual pairs scatter around it?"""

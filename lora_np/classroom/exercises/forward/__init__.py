@@ -4,8 +4,7 @@ Every exercise starts from correct inputs, so a mistake in one exercise does not
 
 The symbols are the model's: `N` texts of `T` tokens, `C` columns, `H` heads of `D = C / H` columns, `vocab` tokens in
 the vocabulary. Keep two questions in mind. **What shape does each array have?** Write it down before you compute it.
-**What must not change?** Most exercises ask you to predict something about the result. If your prediction is correct
-and your code contradicts it, the code is wrong.
+**What must not change?** Most exercises ask for a prediction: code that contradicts a correct prediction is wrong.
 """
 
 NEEDS = "paper and a pencil"

@@ -1,8 +1,7 @@
 """5. Context (3 points).
 
 The softmax has turned each row of scores into weights, `probs`. In each head, compute each position's weighted average
-of the values. Then concatenate the results of all heads into an array (N, T, C), in which each head has its own columns
-again.
+of the values. Then concatenate the heads into an array (N, T, C): each head has its own columns again.
 
 **Predict**, for any weights: what is the context of position 0? What are the contexts if all positions have the same
 value vector? **Check the last step in your head** with the example of exercise 3: does concatenating the heads undo

@@ -1,9 +1,9 @@
 """7. Perplexity, safely (3 points).
 
-This is the first of two exercises that test an entire model. From the logits of a batch and the tokens that actually
-follow, compute the perplexity: exp of the mean surprise over all N · T positions. (The surprise at a token of
-probability p is −log p, in nats.) **Predict** the perplexity for logits that are all equal. What happens to it, for any
-logits, if 1000 is added to all of them?
+This is the first of two tests of an entire model. From the logits of a batch and the tokens that actually follow,
+compute the perplexity: exp of the mean surprise over all N · T positions. (The surprise at a token of probability p is
+−log p, in nats.) **Predict** the perplexity for logits that are all equal. What happens to it, for any logits, if 1000
+is added to all of them?
 
 Now the hard part: **logits of 1000 do occur**, and e¹⁰⁰⁰ is too large for float64. Moreover, the next token may have
 p = e⁻⁷⁶⁰: in float64 that is 0, and its logarithm is −∞, although the surprise, 760, is an ordinary number. **Derive:**

@@ -1,9 +1,8 @@
 """8. Who reads whom? (4 points).
 
-This is the second of two exercises that test an entire model. A language model that can see the tokens it must predict
-learns nothing, but its loss looks splendid. Future tokens can leak through a mask that is off by one, or through heads
-that are merged by a reshape without a transpose. Write a test that detects such leaks **from the outside**, for any
-model.
+This is the second of two tests of an entire model. A language model that can see the tokens it must predict learns
+nothing, but its loss looks splendid. Future tokens can leak through a mask that is off by one, or through heads that
+are merged by a reshape without a transpose. Write a test that detects such leaks **from the outside**, for any model.
 
 `model(ids)` takes ids (N, T) and returns logits (N, T, V), where `V` is the size of the vocabulary. You cannot look
 inside. Return a boolean (T, T) array `reads`: `reads[i, j]` is True if the logits at position `i` change, in any of the

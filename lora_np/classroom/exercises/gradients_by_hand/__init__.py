@@ -1,12 +1,11 @@
 """03. Gradients by hand.
 
 `dy` is the upstream gradient, ∂L/∂y: an array with the shape of `y`. Each entry is the derivative of the loss `L` with
-respect to the same entry of `y`. Given `dy`, a backward pass computes the gradients with respect to the inputs from
-which `y` was computed.
+respect to the same entry of `y`. From `dy`, a backward pass computes the gradients of the inputs.
 
-The lesson contains the formulas. Close the lesson, and derive each formula again on paper: copying teaches you nothing.
-Begin each derivation with one entry of an input: which entries of `y` does it change, and how strongly? Add up these
-effects. Write the matrix form last.
+The lesson contains the formulas. Close it, and derive each formula on paper: copying teaches nothing. Begin each
+derivation with one entry of an input: which entries of `y` does it change, and how strongly? Add up these effects.
+Write the matrix form last.
 """
 
 NEEDS = "lesson 04 for the last exercise, paper and a pencil"

@@ -4,8 +4,7 @@ LoRA stores a change to `W` (out, in) as two thin factors, `B` (out, r) and `A` 
 factors have together?
 
 **Predict first:** for out = in = 4096 and r = 8, what fraction of `W`'s parameters do the factors have: a tenth, a
-hundredth, or less? How does this fraction of `W`'s parameters change if both out and in double? LoRA saves the largest
-share of parameters in large models.
+hundredth, or less? How does it change if both out and in double? LoRA saves most in large models.
 """
 
 HINTS = {"count": "What are the shapes of B and A? How many entries does each have?"}

@@ -1,8 +1,7 @@
 """3. One column of B A (2 points).
 
 Column `j` of a weight matrix is the layer's output if input `j` is 1 and all other inputs are 0. Compute column `j` of
-`B A` without forming `B A`. (The check measures the peak memory of a call, with a `B` and an `A` whose product would
-have 6 million entries.)
+`B A` without forming `B A`. (The check measures the peak memory for a product of 6 million entries.)
 
 **On paper:** write one entry of the product, `(B A)_oj`, as a sum. Which entries of `A` are in this sum for every `o`?
 **Count:** for a 1000 × 1000 product and r = 10, how many multiplications does your function need for one column, and

@@ -1,16 +1,16 @@
 """7. The spectrum of an adapter (4 points).
 
-The hard one. A 4096 × 4096 update `B A` with r = 8 has at most 8 non-zero singular values. To compute these values,
-`np.linalg.svd(B @ A)` processes 16.8 million entries. Compute the singular values **without forming B A**; this check
-also measures the peak memory. Return r singular values in descending order.
+The hard one. A 4096 × 4096 update `B A` with r = 8 has at most 8 non-zero singular values. `np.linalg.svd(B @ A)`
+processes 16.8 million entries to compute them. Compute them **without forming B A**; this check also measures the peak
+memory. Return r singular values in descending order.
 
 **First a trap.** Are the singular values of `B A` those of `B` times those of `A`? Try it on paper with the diagonal
 matrices `B` = diag(2, 1) and `A` = diag(1, 2).
 
 **Then a tool.** Every `B` (out, r) can be written as `B = Q R`, with orthonormal columns in `Q` (out, r) and a small
-`R` (r, r). `Q, R = np.linalg.qr(B)` computes this decomposition (on paper you would use Gram–Schmidt). What does a
-matrix with orthonormal columns do to the length of a vector, and to the angle between two vectors? From this,
-**derive:** if the SVD of a matrix `M` is `U Σ Vᵀ`, what are the SVDs of `Q M` and `M Qᵀ`?
+`R` (r, r). `Q, R = np.linalg.qr(B)` computes this decomposition. What does a matrix with orthonormal columns do to the
+length of a vector, and to the angle between two vectors? From this, **derive:** if the SVD of a matrix `M` is `U Σ Vᵀ`,
+what are the SVDs of `Q M` and `M Qᵀ`?
 
 Now decompose both factors. (Which is tall like `B`: `A` or `Aᵀ`?) What is left between the two `Q`'s, and what is its
 shape?

@@ -1,7 +1,7 @@
 """6. How many directions? (3 points).
 
 Now the reverse question: what is the smallest number of directions that together hold a given share of the energy? With
-share = 0.9, this is the lesson's "rank of 90 %". Directions that hold exactly the given share are enough.
+share = 0.9, this is the lesson's "rank of 90 %". Exactly the given share is enough.
 
 **Predict** for σ = (2, 1, 1, 1, 1): how many directions hold a share of 0.5, of 0.75, and of 0.76? How many of 100
 equal singular values hold 90 % of their energy? (Is your result the number of directions or the index of the last one?)
