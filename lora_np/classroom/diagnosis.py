@@ -13,9 +13,7 @@ describes the difference by scale, shift, norm and cosine.
 """
 
 import ast
-import contextlib
 import inspect
-import io
 import itertools
 import math
 import re
@@ -217,13 +215,8 @@ def outcome(exercise, code, i, correct=()):
     """Return a changed solution's outputs in a draw as a dict, empty if it raises or gets a name in `correct` wrong."""
     outcomes = i.__dict__.setdefault("outcomes", {})  # cached, because each incorrect output needs them
     if code not in outcomes:
-        outcomes[code] = tried(lambda: quietly(exercise, compiled(exercise, code), i, i.inputs)) or {}
+        outcomes[code] = tried(lambda: compared_outputs(exercise, compiled(exercise, code), i, i.inputs)) or {}
     return outcomes[code] if all(is_correct(name, outcomes[code], i) for name in correct) else {}
-
-
-def quietly(exercise, function, i, inputs):
-    with contextlib.redirect_stdout(io.StringIO()):
-        return compared_outputs(exercise, function, i, inputs)
 
 
 def compiled(exercise, code):
@@ -242,10 +235,10 @@ def by_inputs(exercise, name, drawn, correct):
     def value_of(i, sentence):
         if not hasattr(i, "others"):  # computed once for all outputs and sentences
             i.others = dict(other_inputs(i))
-        return quietly(exercise, exercise.solution, i, i.inputs | i.others[sentence])[name]
+        return compared_outputs(exercise, exercise.solution, i, i.inputs | i.others[sentence])[name]
 
     def of_transposed(i, array):
-        return quietly(exercise, exercise.solution, i, i.inputs | {array: i.inputs[array].T})[name].T
+        return compared_outputs(exercise, exercise.solution, i, i.inputs | {array: i.inputs[array].T})[name].T
 
     for array in [array for array, value in drawn[0].inputs.items() if np.ndim(value) == 2]:
         sentence = f"it works down the columns of {array}, not along its rows"

@@ -88,7 +88,7 @@ def who_reads_whom(model, ids, V):
     found = model(many.reshape(T * B, T)).reshape(T, B, T, -1)
     return (found != model(ids)).any(axis=(1, 3)).T
 
-# == who_reads_whom: wrong, changed tests np.arange(T) <= j, not np.arange(T) == j
+# == who_reads_whom: wrong, the tokens before j are replaced as well
 def who_reads_whom(model, ids, V):
     T = ids.shape[1]
     reads, before, changed = np.zeros((T, T), dtype=bool), model(ids), ids.copy()

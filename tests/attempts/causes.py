@@ -43,3 +43,54 @@ def cache_bytes(n_layers, n_heads, n_kv_heads, head_size, T, itemsize):
 def layer_flops(N, n_in, n_out, r):
     wide, thin = 2 * N * n_in * n_out, 2 * N * r * (n_in + n_out)
     return wide, 2 * wide, wide + thin, 2 * thin
+
+# == embedding_backward: dtable, a token that occurs twice in one text has only one of its two gradients there
+def embedding_backward(dy, ids, V):
+    total = np.zeros((V, dy.shape[2]))
+    for d, row in zip(dy, ids):
+        total[row] += d
+    return total
+
+# == adamw_step: p, p decays after it has moved, not before
+def adamw_step(p, g, mu, nu, step, lr, beta1, beta2, eps, weight_decay):
+    mu, nu = beta1 * mu + (1 - beta1) * g, beta2 * nu + (1 - beta2) * g * g
+    p = p - lr * (mu / (1 - beta1**step)) / (np.sqrt(nu / (1 - beta2**step)) + eps)
+    return p - (lr * weight_decay * p if p.ndim > 1 else 0), mu, nu
+
+# == fit_lora: the steps of B, its gradient contains a factor that has already moved
+def fit_lora(x, target, W, r, steps, lr, rng):
+    A, B = rng.uniform(-1, 1, (r, x.shape[1])) / x.shape[1] ** 0.5, np.zeros((len(W), r))
+    for _ in range(steps):
+        error = (x @ (W + B @ A).T - target) / len(x)
+        A = A - lr * (error @ B).T @ x
+        B = B - lr * error.T @ (x @ A.T)
+    return A, B
+
+# == training_bytes: gradients, the frozen base has gradients as well
+def training_bytes(n_base, n_adapter, base_itemsize, itemsize):
+    of_both = n_base * base_itemsize + n_adapter * itemsize
+    return of_both, (n_base + n_adapter) * itemsize, 2 * n_adapter * itemsize
+
+# == rows_forward: y, a row's adapter is added once for each row that uses it
+def rows_forward(x, W, b, adapters, names):
+    y = x @ W.T + b
+    for name in filter(None, names):
+        A, B, s = adapters[name]
+        own = [n for n in range(len(x)) if names[n] == name]
+        y[own] += s * x[own] @ A.T @ B.T
+    return y
+
+# == loftq_start: Q, the updates of all rounds are subtracted, not only the last one
+def loftq_start(W, quantise, r, s, rounds):
+    left = W
+    for _ in range(rounds):
+        Q = quantise(left)
+        U, sigma, Vt = np.linalg.svd(W - Q, full_matrices=False)
+        A, B = Vt[:r], U[:, :r] * sigma[:r] / s
+        left = left - s * B @ A
+    return Q, A, B
+
+# == cache_bytes: grouped, only the keys or only the values are shared
+def cache_bytes(n_layers, n_heads, n_kv_heads, head_size, T, itemsize):
+    one = n_layers * head_size * T * itemsize
+    return 2 * n_heads * one, (n_heads + n_kv_heads) * one

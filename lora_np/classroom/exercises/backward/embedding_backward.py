@@ -38,6 +38,10 @@ def last_places(i):
 
 
 MISTAKES = {
+    "a token that occurs twice in one text has only one of its two gradients there": (
+        "np.add.at(dtable, ids, dy)",
+        "for n in range(len(ids)): dtable[ids[n]] += dy[n]",
+    ),
     "a token that occurs more than once has only the gradient of its last position": last_places,
     "the gradients of a token's positions are averaged, not added up": lambda i: (
         i.right["dtable"] / np.maximum(np.bincount(i.ids.ravel(), minlength=i.V), 1)[:, None]

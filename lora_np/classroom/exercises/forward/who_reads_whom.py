@@ -57,6 +57,7 @@ def draw(rng, size):
 MISTAKES = {
     "where the token is already 0, it is replaced by itself": ("(ids + 1) % V", "0 * ids"),
     "where the token is already the last one, it is replaced by itself": ("(ids + 1) % V", "ids + (ids < V - 1)"),
+    "the tokens before j are replaced as well": ("== j", "<= j"),
     "a faint change is missed: compare bit for bit": lambda i: np.tril(i.right["reads"]),
 }
 

@@ -63,6 +63,7 @@ def compared(i, outputs):
 
 L2 = "the weight decay is added to the gradient: that is Adam with an L2 penalty; AdamW keeps the two separate"
 MISTAKES = {
+    "p decays after it has moved, not before": ("shrink * p - move", "shrink * (p - move)"),
     L2: lambda i: i.solve(g=i.g + i.weight_decay * i.p * (i.p.ndim >= 2)),
     "the weights β and 1 − β are swapped": lambda i: i.solve(beta1=1 - i.beta1, beta2=1 - i.beta2),
     f"{L2}, and decays only matrices": lambda i: i.solve(g=i.g + i.weight_decay * i.p),

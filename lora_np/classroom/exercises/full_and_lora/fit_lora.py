@@ -109,8 +109,9 @@ def problem_of_start(i):
     return None
 
 
-def gradients(i, W, A, B):
+def gradients(i, W, A, B, factors=None):
     dy = (i.x @ (W + B @ A).T - i.target) / len(i.x)
+    A, B = factors or (A, B)
     return (dy @ B).T @ i.x, dy.T @ (i.x @ A.T)
 
 
@@ -132,6 +133,7 @@ def problem_of_steps(i, at):
                 "its gradient is divided by the number of outputs as well": right / len(i.W),
                 "its gradient is twice the correct one: the loss has a factor ½": 2 * right,
                 "its gradient is computed after the other factor has moved": gradients(i, i.W, *with_new)[at],
+                "its gradient contains a factor that has already moved": gradients(i, i.W, *before, with_new)[at],
                 "dy is still that of step 1, without B A": gradients(i, i.W - before[1] @ before[0], *before)[at],
                 "x Wᵀ is missing from y": gradients(i, 0 * i.W, *before)[at],
             }

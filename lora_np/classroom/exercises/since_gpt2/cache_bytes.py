@@ -32,5 +32,6 @@ def draw(rng, size):
 
 
 MISTAKES = {
+    "only the keys or only the values are shared": ("_head * n_kv_heads", "_head * (n_heads + n_kv_heads) // 2"),
     "the queries are cached as well, but old queries are never read again": lambda i: i.right["full"] * 3 // 2,
 }

@@ -74,6 +74,7 @@ def older(i):
 
 
 MISTAKES = {
+    "the updates of all rounds are subtracted, not only the last one": ("sBA = s * B @ A", "sBA = sBA + s * B @ A"),
     "the adapter begins with the leading directions of W, not with B A = 0": from_W,
     "Q is not quantised: this is W − s B A": lambda i: i.W - i.s * i.right["B A"],
     "B A is one round older than Q, but each round ends by updating the adapter": older,

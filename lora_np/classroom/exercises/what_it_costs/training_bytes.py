@@ -40,5 +40,6 @@ def draw(rng, size):
 
 
 MISTAKES = {
+    "the frozen base has gradients as well": ("gradients = adapter", "gradients = adapter + n_base * itemsize"),
     "the two item sizes are swapped": lambda i: i.n_base * i.itemsize + i.n_adapter * i.base_itemsize,
 }
