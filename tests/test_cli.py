@@ -247,6 +247,10 @@ def test_a_report_has_scikit_learns_numbers(seed, K):
     assert f'"c{K - 1}" is never predicted; test texts of this class: {np.sum(true == K - 1)} of 200' in lines
     stated = 0.6 + 0.4 / K
     assert report["calibration_error"] == pytest.approx(abs(stated - report["accuracy"]), abs=1e-12)
+    by_chance = [  # all probabilities are equal, so they are in one bin
+        abs(np.mean(rng.random(200) < stated) - stated) for rng in map(np.random.default_rng, range(2000))
+    ]
+    assert report["calibration_noise"] == pytest.approx(np.mean(by_chance), rel=0.05)
     for name, its in report["others"].items():
         other = true if name == "other" else np.full(200, np.bincount(true).argmax())
         drawn = [
@@ -428,7 +432,7 @@ REFUSALS = [
     (f"{TABLE} --rank 17", "blocks.0.attn.q_proj: r: got 17, expected at most min(out, in) = 16"),
     (TABLE.replace("rows.jsonl", "same.jsonl"), "labels: got 1 class(es), 'a', expected at least two"),
     (f"{TABLE} --test {{w}}/data/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected the classes known"),
-    ("finetune --data {w}/data/rows.jsonl --out {out}", "for labelled texts, name the text and label columns"),
+    ("finetune --data {w}/data/rows.jsonl --out {out}", "for labelled texts, name the columns (--text, --label)"),
     (TEXT.replace("corpus", "blank"), "has no text"),
     (TEXT.replace("corpus", "latin"), "line 2: byte 0xff is not UTF-8"),
     (TEXT.replace("corpus", "short"), "tokens, expected at least 32"),

@@ -1,6 +1,7 @@
 """Helpers that several commands share."""
 
 import argparse
+import difflib
 from functools import partial
 
 from ..formats import check_file, write_json
@@ -34,6 +35,19 @@ class Parser(argparse.ArgumentParser):
         if "…" in metavars:
             settings["nargs"] = "+"
         self.add_argument(name, help=text, **settings)
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Reject unknown arguments in the parser of the command, which knows the options that are similar."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = {
+                f"--{of.dest.replace('_', '-')}": of.option_strings[0] for of in self._actions if of.option_strings
+            }
+            options |= {option: option for option in self._option_string_actions}
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], options, n=1, cutoff=0.7)
+            hint = f"; did you mean {options[near[0]]}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return namespace, unknown
 
     def error(self, message):
         raise ValueError(f"{message}; see {self.prog} --help")

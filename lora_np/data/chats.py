@@ -112,7 +112,9 @@ def messages_of(row, place):
     """Return the messages of a row; raise ValueError if it has no answer to train on."""
     if ("messages" in row) == ("prompt" in row or "completion" in row):
         expected = "expected either prompt and completion, or messages"
-        raise ValueError(f"{place}: has {listed(row)}; {expected}; for labelled texts, name the text and label columns")
+        raise ValueError(
+            f"{place}: has {listed(row)}; {expected}; for labelled texts, name the columns (--text, --label)"
+        )
     if "messages" not in row:
         prompt, completion = (checked_content(row.get(name), name, place) for name in ("prompt", "completion"))
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]

@@ -48,8 +48,9 @@ def calibration_figure(report):
         100 * stated, 100 * right, 15 + 300 * n / n.sum(), color="tab:blue", label="texts (area: their number)"
     )
     axes.set(xlim=(0, 102), ylim=(0, 102), xlabel="predicted probability in %", ylabel="correct predictions in %")
-    error = 100 * report["calibration_error"]
-    axes.set_title(f"{report['texts']:,} test texts: expected calibration error {error:.1f} points", fontsize=12)
+    error, noise = (100 * report[f"calibration_{name}"] for name in ("error", "noise"))
+    title = f"{report['texts']:,} test texts: expected calibration error {error:.1f} points\n"
+    axes.set_title(f"{title}(perfectly calibrated: {noise:.1f} by chance)", fontsize=12)
     axes.legend(loc="lower right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -17,6 +17,7 @@ WIDTH = 100  # maximum line length of the report
 MOST_COLUMNS = 12  # maximum number of classes in a confusion matrix as text
 MOST_ROWS = 30  # maximum number of classes that are listed
 MOST_PAIRS = MOST_MISTAKES = 10
+FEW = 50  # test texts
 LABEL_WIDTH = 20
 MEASURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
@@ -45,8 +46,9 @@ def class_report(labels, true, probabilities, others=None, keys=None):
         "texts", the number of different texts, and "repeated", that of the other rows; the scores "accuracy",
         "accuracy_interval", "macro_f1", "macro_f1_interval", as fractions; "others", the same scores for each other
         classifier and for a baseline that always predicts the most frequent class, and how far this classifier is ahead
-        of it, "ahead": for each score, the difference and the ends of its interval; "calibration_error"; "calibration",
-        a row for each non-empty bin: the number of texts, the mean probability, the fraction of correct predictions;
+        of it, "ahead": for each score, the difference and the ends of its interval; "calibration_error" and
+        "calibration_noise", what it would be if the same probabilities were perfectly calibrated; "calibration", a row
+        for each non-empty bin: the number of texts, the mean probability, the fraction of correct predictions;
         "commonest_share", the share of texts in the most frequent class; "classes", label -> "texts" in this class,
         "precision" (None if the class is never predicted), "recall" (None if the class has no texts); "confusion", K
         lists of K: the number of texts of each class (row) that were predicted as each class (column)
@@ -63,13 +65,15 @@ def class_report(labels, true, probabilities, others=None, keys=None):
         label: {"texts": int(n), "precision": share(hits, of_answers), "recall": share(hits, n)}
         for label, n, of_answers, hits in zip(labels, sizes, answers, right)
     }
-    bins = calibration(probabilities.max(axis=1), answered == true)
+    confidence = probabilities.max(axis=1)
+    bins = calibration(confidence, answered == true)
     return {
         "texts": len(true),
         "repeated": n_rows - len(true),
         **scores(true, answered),
         "others": {name: scores(true, its) | {"ahead": lead(true, answered, its)} for name, its in others.items()},
         "calibration_error": sum(n * abs(p - of_right) for n, p, of_right in bins) / len(true),
+        "calibration_noise": calibration_noise(confidence),
         "calibration": bins,
         "commonest_share": float(sizes.max() / sizes.sum()),
         "classes": classes,
@@ -85,9 +89,23 @@ def text_keys(texts):
 
 def calibration(confidence, right):
     """Return [number of texts, mean confidence, fraction of correct predictions] for each non-empty bin."""
-    of_bin = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    of_bin = bins_of(confidence)
     bins = [of_bin == k for k in np.unique(of_bin)]
     return [[int(rows.sum()), float(confidence[rows].mean()), float(right[rows].mean())] for rows in bins]
+
+
+def bins_of(confidence):
+    return np.minimum((confidence * BINS).astype(int), BINS - 1)
+
+
+def calibration_noise(confidence):
+    """Return the expected calibration error that perfectly calibrated predictions would have, by chance alone.
+
+    In a bin, the number of correct predictions then has the variance σ² = Σ p (1 − p). Its mean absolute deviation from
+    Σ p is √(2/π) σ, as for a normal distribution.
+    """
+    variances = np.bincount(bins_of(confidence), confidence * (1 - confidence))
+    return float(np.sqrt(2 / np.pi * variances).sum() / len(confidence))
 
 
 def confusion_matrix(true, answered, n_classes):
@@ -183,8 +201,9 @@ def score_lines(report):
         )
     if report["repeated"]:
         lines.append(f"  {report['repeated']:,} rows with a text that occurs earlier are not counted")
-    off = 100 * report["calibration_error"]
-    return [*lines, f"  predicted probabilities are off by {off:.1f} points on average (expected calibration error)"]
+    off, noise = (100 * report[f"calibration_{name}"] for name in ("error", "noise"))
+    by_chance = f"{noise:.1f} by chance if perfectly calibrated"
+    return [*lines, f"  expected calibration error of the probabilities: {off:.1f} points ({by_chance})"]
 
 
 def with_interval(value, interval, sign=""):
@@ -224,9 +243,9 @@ def class_lines(report):
 
 
 def pair_lines(labels, confusion, most):
-    """Format the pairs of classes whose texts are most often confused with each other, if there are several pairs."""
+    """Format the pairs of classes of which several texts are confused, the most frequent first, if there are more."""
     both, sizes = confusion + confusion.T, confusion.sum(axis=1)
-    mixed = Counter({(i, j): n for (i, j), n in np.ndenumerate(both) if n and i < j})
+    mixed = Counter({(i, j): n for (i, j), n in np.ndenumerate(both) if n > 1 and i < j})
     lines = ["", "classes that look most alike"]
     for (i, j), n in mixed.most_common(most):
         of_both = f"{n:>7,} of {sizes[i] + sizes[j]:,} texts confused:"
@@ -244,7 +263,7 @@ def mistakes(labels, true, probabilities, texts):
 
 def verdicts(report, advice=""):
     """Return sentences that compare the classifier with simpler ones and name the classes that are never predicted."""
-    lines = []
+    lines = [f"{report['texts']} test texts are few: cross-validation would test every text."] * (report["texts"] < FEW)
     for name, its in report["others"].items():
         if name != next(iter(report["others"])) and all(low > 0 for _, low, _ in its["ahead"].values()):
             continue  # the first sentence, on a better classifier, says enough

@@ -72,7 +72,7 @@ def search(train, fits, settings, other, minutes, report):
             attempt(other)
     if best.trained is None:
         raise FloatingPointError(f"the training diverged at all {len(rows)} settings that were tried")
-    report("selected: " + described(row_of(best)))
+    report("selected: " + described(row_of(best)) + " (there was no time to compare it)" * (len(rows) == 1))
     return best.trained, rows
 
 
