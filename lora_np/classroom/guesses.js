@@ -15,6 +15,7 @@ if (!document.querySelector("style[data-guesses]")) {
       display: block; margin: 0.3em 1em; font-style: italic;
     }
     .jp-CodeCell::after { padding-left: 5em; }
+    :is(.jp-RenderedMarkdown, .bd-article) details + p { margin-top: 1em; }
     details[data-guess="right"] > summary::after { content: " ✓ your guess"; font-weight: bold; }
     details[data-guess="wrong"] > summary::after { content: " ✗ your guess"; font-weight: bold; }`;
   document.head.append(rules, scores);
