@@ -203,7 +203,7 @@ def score_lines(report):
         lines.append(f"  {report['repeated']:,} rows with a text that occurs earlier are not counted")
     off, noise = (100 * report[f"calibration_{name}"] for name in ("error", "noise"))
     by_chance = f"{noise:.1f} by chance if perfectly calibrated"
-    return [*lines, f"  expected calibration error of the probabilities: {off:.1f} points ({by_chance})"]
+    return [*lines, f"  expected calibration error: {off:.1f} points ({by_chance})"]
 
 
 def with_interval(value, interval, sign=""):
