@@ -164,6 +164,9 @@ def nan(texts):
 
 def three(texts, prompts, model):
     return texts
+
+def nothing(texts):
+    len(texts)
 """
 
 
@@ -230,6 +233,7 @@ def test_a_run_resumes(task, files, tiny_base):
         ("reward.py:fails", "reward.py:fails raised ZeroDivisionError in line 15: division by zero"),
         ("reward.py:short", "reward.py:short returned shape (1,), expected (8,): one number for each text"),
         ("reward.py:nan", "reward.py:nan returned nan for "),
+        ("reward.py:nothing", "reward.py:nothing returned None, expected a list"),
         ("reward.py:three", "has no function 'three' of (texts), or of (texts, prompts)"),
         ("reward.py:none", "has no function 'none' of"),
         ("reward.py", "expected FILE.py:FUNCTION"),

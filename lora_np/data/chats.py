@@ -101,7 +101,10 @@ def read_prompts(path):
         rows, places = placed_rows(path)
     else:
         raise ValueError(f"prompts: got {str(path)!r}, expected a file whose name ends in .txt, {', '.join(SUFFIXES)}")
-    conversations = [as_messages(row.get("prompt"), "user", "prompt", place) for row, place in zip(rows, places)]
+    for row, place in zip(rows, places):
+        if "prompt" not in row:
+            raise ValueError(f"{place}: has {listed(row)}; expected a column prompt")
+    conversations = [as_messages(row["prompt"], "user", "prompt", place) for row, place in zip(rows, places)]
     for messages, place in zip(conversations, places):
         if not messages or messages[-1]["role"] != "user":
             raise ValueError(f"{place}: expected prompt to end with a user's message")
