@@ -81,7 +81,7 @@ class Preferences(Data):
         lines = [f"pairs: {n['train']:,} for training, {n['validation']:,} for validation, {n['test']:,} for testing"]
         if n["left_out"]:
             lines.append(f"      {n['left_out']} are left out, because they are too long")
-        share = f"{100 * results['in_order']:.0f} % of the test pairs"
+        share = f"{round(results['in_order'] * n['test']):,} of {n['test']:,} test pairs"
         lines.append(f"the preferred text gained more than the rejected one in {share}")
         moved = ", ".join(f"{name} texts {nats:+.1f} nats" for name, nats in change.items())
         lines.append(f"mean change of the log probability: {moved}")
