@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 import warnings
 from functools import cache
@@ -120,4 +121,5 @@ def error_message(error):
         nameless = {errno.ENOSPC: "standard output", errno.ENOENT: "the current folder"}
         name = nameless.get(error.errno) if error.filename is None else error.filename
         return (f"{name}: " if name else "") + error.strerror[0].lower() + error.strerror[1:]
-    return str(error) or type(error).__name__
+    text = re.sub(r"\b(text|label)_column is '", r"--\1 is '", str(error))  # the option's name
+    return text or type(error).__name__

@@ -2,6 +2,7 @@
 
 import math
 import time
+from pathlib import Path
 
 from ..adapters import trainable_report
 from ..analysis import step_bytes
@@ -22,12 +23,13 @@ def n_shards(settings, tokens):
     return min(settings.batch_size, max(settings.threads, pieces))
 
 
-def report_cost(report, model, adapter, plan, batch_size, length):
+def report_cost(report, base, model, adapter, plan, batch_size, length):
     """Report the numbers of trainable parameters and steps; for full fine-tuning of a large model, time and memory too.
 
     Parameters
     ----------
     report : function, called with each line of the report
+    base : str or path, the model's name or folder
     model : LoadedModel
     adapter : Adapter, or None if the whole model is trained
     plan : dict of `train`'s arguments
@@ -35,7 +37,7 @@ def report_cost(report, model, adapter, plan, batch_size, length):
     """
     trained = trainable_report(model.params, plan["trainable"])
     share = f"{trained.trainable:,} parameters ({trained.percent:.3f} %)"
-    report(f"training {share} in {plan['config'].steps:,} steps")
+    report(f"training {share} of {Path(base).name} in {plan['config'].steps:,} steps")
     if adapter is None and trained.trainable > LARGE:
         memory, disk = (f"{n / 1e9:.1f} GB" for n in bytes_of_full(model.config, batch_size, length))
         takes = duration(plan["config"].steps * seconds_of_step(plan))
