@@ -60,7 +60,8 @@ def measure(results, runs, seeds, quick):
     full_first = sorted(keys, key=lambda key: key != "full")  # the reference of the other methods' times
     step_time = compare_step_times(3 if quick else TIMED[base], full_first, base)
     limit = max(WORDS_LIMIT, QUICK_LIMIT[base]) if quick else None
-    by_words = [tfidf_baseline(limit, seed % FOLDS if first.folds else None) for seed in seeds]
+    tested = QUICK_LIMIT[base] if quick else None  # the snippets that the other methods are tested on
+    by_words = [tfidf_baseline(limit, seed % FOLDS if first.folds else None)[:tested] for seed in seeds]
     percent["tfidf"] = [100 * float(np.mean(right)) for right in by_words]
     tables["right"]["tfidf"] = [np.packbits(right).tobytes().hex() for right in by_words]
     rows = {
