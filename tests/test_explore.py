@@ -299,7 +299,7 @@ def test_refusals(bases, tmp_path, fails):
         ([language, "--text-file", text_of(tmp_path / "short", ["a fox"])], ["text_file: ", "at least 20"]),
         ([language, "--chat"], ["model: has no chat template"]),
         ([classes, "--data", data], ["other"]),
-        ([classes, "--data", data, "--label", "x"], ["label_column", "'x'"]),
+        ([classes, "--data", data, "--label", "x"], ["--label is 'x'"]),
         ([head], ["adapter: ", "no layer"]),
         (["base"], ["base: no such folder"]),
         ([bases / "gpt2"], ["expected an adapter"]),
