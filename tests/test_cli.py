@@ -424,6 +424,7 @@ WEIGHTED = ("merge {w}/one --out {out}", "mix {w}/one --out {out}", "mix {w}/one
 REFUSALS = [
     ("fintune --out x", "invalid choice: 'fintune' (choose from"),
     ("classroom", "required: ACTION"),
+    (f"{TABLE} --learning-rate 1", "--learning-rate 1; did you mean --lr?; see python -m lora_np finetune --help"),
     ("--seeds 0", "seeds: got 0"),  # of run, the command without a name
     (f"{TEXT} --text t", "text_column: not a setting of the task 'text'"),
     (f"{TEXT} --test x.csv", "test_data: not a setting of the task 'text'"),

@@ -234,7 +234,7 @@ def test_a_run_resumes(task, files, tiny_base):
         ("reward.py:fails", "reward.py:fails raised ZeroDivisionError in line 15: division by zero"),
         ("reward.py:short", "reward.py:short returned shape (1,), expected (8,): one number for each text"),
         ("reward.py:nan", "reward.py:nan returned nan for "),
-        ("reward.py:nothing", "reward.py:nothing returned None, expected a list"),
+        ("reward.py:nothing", "reward.py:nothing returned None, expected (8,): one number for each text"),
         ("reward.py:three", "has no function 'three' of (texts), or of (texts, prompts)"),
         ("reward.py:none", "has no function 'none' of"),
         ("reward.py", "expected FILE.py:FUNCTION"),
@@ -290,6 +290,9 @@ def test_what_does_not_fit_is_said(files, tiny_base, capsys):
     reward = ["--prompts", files / "prompts.txt", "--reward", f"{files}/reward.py:same", "--new-tokens", 4]
     assert main([str(word) for word in (*command, *reward)]) == 2
     assert "line 2: got 61 tokens, which leaves no room for 4 new ones within 24" in capsys.readouterr().err
+    (files / "prompts.csv").write_text("question\na\nb\n")
+    assert main([str(word) for word in (*command, "--prompts", files / "prompts.csv", *reward[2:])]) == 2
+    assert "row 1, line 2: has 'question'; expected a column prompt" in capsys.readouterr().err
     (files / "prompts.txt").write_text("a\nfilm\n")
     assert main([str(word) for word in (*command, *reward, "--steps", 2)]) == 0
     output = capsys.readouterr()

@@ -17,9 +17,9 @@ from .sets import read_sets
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = {"code": "    # YOUR CODE HERE\n    raise NotImplementedError()", "markdown": "YOUR ANSWER HERE"}
-HOW = """Write each function, then run the check below it. It calls your function with three random inputs, says which
-outputs are incorrect and which mistake is likely, and prints the formula if you ask. No two sizes are equal, so a
-transposed array has the wrong shape. All arrays are float64; do not modify the inputs."""
+HOW = """Write each function, then run the check below it. It calls your function with random inputs, says which outputs
+are incorrect and which mistake is likely, and prints the formula if you ask. No two sizes are equal, so a transposed
+array has the wrong shape. All arrays are float64; do not modify the inputs."""
 SETUP = """import sys
 from pathlib import Path
 

@@ -173,9 +173,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
 def checked_texts(X):
     """Return texts as a list of str; raise ValueError for anything else, naming the first entry that is not a str."""
     if isinstance(X, str) or getattr(X, "ndim", 1) != 1:
-        raise ValueError(
-            f"X: got {quoted(X) if isinstance(X, str) else f'shape {X.shape}'}, expected a list of texts, or one column"
-        )
+        got = quoted(X) if isinstance(X, str) else f"shape {X.shape}"
+        raise ValueError(f"X: got {got}, expected a list of texts or another one-dimensional sequence of them")
     texts = list(X)
     for i, text in enumerate(texts):
         if not isinstance(text, str):

@@ -17,7 +17,7 @@ WIDTH = 100  # maximum line length of the report
 MOST_COLUMNS = 12  # maximum number of classes in a confusion matrix as text
 MOST_ROWS = 30  # maximum number of classes that are listed
 MOST_PAIRS = MOST_MISTAKES = 10
-FEW = 50  # test texts
+FEW = 50  # fewer test texts than this are few
 LABEL_WIDTH = 20
 MEASURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
@@ -95,6 +95,7 @@ def calibration(confidence, right):
 
 
 def bins_of(confidence):
+    """Return the index of the bin of each confidence."""
     return np.minimum((confidence * BINS).astype(int), BINS - 1)
 
 
@@ -243,7 +244,7 @@ def class_lines(report):
 
 
 def pair_lines(labels, confusion, most):
-    """Format the pairs of classes of which several texts are confused, the most frequent first, if there are more."""
+    """Format the pairs of classes with at least two confused texts, the most frequent first; with two classes, none."""
     both, sizes = confusion + confusion.T, confusion.sum(axis=1)
     mixed = Counter({(i, j): n for (i, j), n in np.ndenumerate(both) if n > 1 and i < j})
     lines = ["", "classes that look most alike"]
@@ -262,7 +263,7 @@ def mistakes(labels, true, probabilities, texts):
 
 
 def verdicts(report, advice=""):
-    """Return sentences that compare the classifier with simpler ones and name the classes that are never predicted."""
+    """Return sentences: whether the texts are few, a comparison with simpler classifiers, classes never predicted."""
     lines = [f"{report['texts']} test texts are few: cross-validation would test every text."] * (report["texts"] < FEW)
     for name, its in report["others"].items():
         if name != next(iter(report["others"])) and all(low > 0 for _, low, _ in its["ahead"].values()):

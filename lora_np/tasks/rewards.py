@@ -158,12 +158,10 @@ def reward_function(place, tokenizer):
         given = {"completions": texts, "prompts": starts}
         with lock:
             found = call(function, *(given.get(name, other) for name, other in zip(named, (texts, starts))))
-        if found is None or np.ndim(found) == 0:
-            raise ValueError(f"reward: {place} returned {quoted(found)}, expected a list with one number for each text")
         rewards = call(partial(np.asarray, dtype=np.float64), found)
         if rewards.shape != (len(texts),):
-            expected = f"expected ({len(texts)},): one number for each text"
-            raise ValueError(f"reward: {place} returned shape {rewards.shape}, {expected}")
+            got = f"shape {rewards.shape}" if rewards.ndim else quoted(found)  # None, or one number
+            raise ValueError(f"reward: {place} returned {got}, expected ({len(texts)},): one number for each text")
         if not np.isfinite(rewards).all():
             row = np.flatnonzero(~np.isfinite(rewards))[0]
             raise ValueError(
