@@ -122,6 +122,7 @@ def test_it_keeps_scikit_learns_conventions(tiny):
     with pytest.raises(NotFittedError):
         tiny.predict(NEW)
     assert tiny.fit(TEXTS, LABELS) is tiny and 0.0 <= tiny.score(TEXTS, LABELS) <= 1.0
+    assert (tiny.predict(np.array(NEW)[:, None]) == tiny.predict(NEW)).all()  # a table with one column
     assert clone(tiny).get_params() == tiny.get_params() and not hasattr(clone(tiny), "classes_")
 
 
@@ -142,6 +143,7 @@ def test_it_works_in_a_search_of_a_pipeline_with_processes(tiny):
         ("a text", [1], "X: got 'a text', expected a list of texts"),
         (["a", None], [0, 1], "X: entry 1 is None, expected a string"),
         (np.zeros((2, 3)), [0, 1], "X: got shape (2, 3)"),
+        (np.zeros((2, 1)), [0, 1], "X: entry 0 is np.float64(0.0), expected a string"),
         ([], [], "X: got no texts"),
         (["a", "b"], [1], "y: got 1 labels for 2 texts"),
         (["a", "b"], [" ", "x"], "y: got the labels"),

@@ -118,7 +118,10 @@ def defaults_table():
 def run_finetune(arguments):
     data, settings = read_run(arguments.settings, run_values(arguments))
     results = finetune(data, arguments.out, settings, print_now, arguments.minutes, arguments.dask)
-    print(*data.summary(results), f"saved in {shown(arguments.out)}", sep="\n")
+    out = shown(arguments.out)
+    model = "--base" if results["method"] == "full" else "--adapter"
+    use = f"predict --model {out}" if "labels" in results else f"generate {model} {out} --prompt"
+    print(*data.summary(results), f'saved in {out}; next: python -m lora_np {use} "TEXT"', sep="\n")
 
 
 def run_values(arguments):

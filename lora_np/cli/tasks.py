@@ -16,7 +16,7 @@ from ..tasks.exchange import FORMATS, export, import_adapter, import_gguf, impor
 from ..tasks.inspection import format_inspection, inspect_file, sources_of
 from ..tasks.labelling import LabelledFile, judge_file, label_file, label_texts
 from ..tasks.report import format_report
-from .shared import MOVED, add_columns, json_writer
+from .shared import MOVED, add_columns, json_writer, print_now
 
 
 def add_commands(command):
@@ -79,6 +79,8 @@ def run_predict(arguments):
         raise ValueError("give either texts to classify or --data FILE")
     model, column, out, proba = arguments.model, arguments.text_column, arguments.out, arguments.proba
     n, windows = len(arguments.texts), []
+    if out and Path(out).exists():
+        print_now(f"{shown(out)} exists, and will be replaced")
     if arguments.texts:
         check_unset("needs --data", text=column)
         labels, probabilities = label_texts(model, arguments.texts, out, proba, arguments.base)

@@ -23,24 +23,27 @@ def n_shards(settings, tokens):
     return min(settings.batch_size, max(settings.threads, pieces))
 
 
-def report_cost(report, base, model, adapter, plan, batch_size, length):
-    """Report the numbers of trainable parameters and steps; for full fine-tuning of a large model, time and memory too.
+def report_cost(report, base, dataset, adapter, plan, batch_size):
+    """Report the number of trainable parameters, rows and steps; to tune all of a large model, also time and memory.
 
     Parameters
     ----------
     report : function, called with each line of the report
     base : str or path, the model's name or folder
-    model : LoadedModel
+    dataset : Dataset
     adapter : Adapter, or None if the whole model is trained
     plan : dict of `train`'s arguments
-    batch_size, length : int, the shape of the largest batch
+    batch_size : int, rows per step
     """
+    model, config = dataset.model, plan["config"]
     trained = trainable_report(model.params, plan["trainable"])
     share = f"{trained.trainable:,} parameters ({trained.percent:.3f} %)"
-    report(f"training {share} of {Path(base).name} in {plan['config'].steps:,} steps")
+    labels = f" with {len(model.labels)} labels" if model.labels else ""
+    report(f"training {share} of {Path(base).name} in {config.steps:,} steps on {dataset.n_rows:,} rows{labels}")
     if adapter is None and trained.trainable > LARGE:
-        memory, disk = (f"{n / 1e9:.1f} GB" for n in bytes_of_full(model.config, batch_size, length))
-        takes = duration(plan["config"].steps * seconds_of_step(plan))
+        n_texts = batch_size * dataset.texts_per_row
+        memory, disk = (f"{n / 1e9:.1f} GB" for n in bytes_of_full(model.config, n_texts, dataset.longest))
+        takes = duration(config.steps * seconds_of_step(plan))
         report(f"this takes about {takes}, at least {memory} of memory, and {disk} on disk for the saved state")
 
 

@@ -172,6 +172,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
 
 def checked_texts(X):
     """Return texts as a list of str; raise ValueError for anything else, naming the first entry that is not a str."""
+    if getattr(X, "ndim", 1) == 2 and X.shape[1] == 1:
+        X = np.asarray(X)[:, 0]  # a table's only column
     if isinstance(X, str) or getattr(X, "ndim", 1) != 1:
         got = quoted(X) if isinstance(X, str) else f"shape {X.shape}"
         raise ValueError(f"X: got {got}, expected a list of texts or another one-dimensional sequence of them")

@@ -165,8 +165,7 @@ def prepared(data, settings, report=no_report):
         "shards": n_shards(settings, dataset.texts_per_row * dataset.longest),
     }
     plan = fine_tuning(frozen, model.config, adapter, dataset.epoch_batches, dataset.validation, **choices)
-    rows = settings.batch_size * dataset.texts_per_row
-    report_cost(report, base, model, adapter, plan, rows, dataset.longest)
+    report_cost(report, base, dataset, adapter, plan, settings.batch_size)
     return Run(dataset, settings, frozen, adapter, plan, base_params)
 
 
