@@ -104,7 +104,7 @@ def defaults_table():
         for task, kind in ((task, kind) for task, kinds in table.items() for kind in kinds):
             of, rank = DEFAULTS[task][kind], RANKS[kind]
             rates = [f"{of.learning_rates[method]:g}" if method in of.learning_rates else "-" for method in METHODS]
-            lowest, highest, _ = EPOCHS[kind]
+            lowest, highest, _ = EPOCHS.get(task) or EPOCHS[kind]
             epochs = str(of.epochs or (lowest if lowest == highest else f"{lowest} to {highest}"))
             tokens = str(of.max_tokens or "the model's")
             columns.append([f"{task}: {kind}", *rates, epochs, str(of.batch_size), str(rank), tokens])

@@ -150,7 +150,7 @@ def prepared(data, settings, report=no_report):
     settings = with_lengths(settings, data.task, model.config)
     dataset = data.read(model, settings)
     if settings.epochs is None:
-        settings = replace(settings, epochs=default_epochs(settings, dataset.n_rows))
+        settings = replace(settings, epochs=default_epochs(settings, data.task, dataset.n_rows))
     model, frozen, adapter = dataset.model, dataset.model.params, None
     if adapter_config is not None:  # `train_head` applies only to a classifier's head
         trains_head = adapter_config.train_head and model.config.n_classes > 0

@@ -28,7 +28,7 @@ class Defaults(NamedTuple):
     learning_rates: dict[str, float]  # method -> learning rate
     batch_size: int
     max_tokens: int | None = None  # maximum number of tokens per text; None: n_positions
-    epochs: int | None = None  # None: see EPOCHS
+    epochs: int | None = None  # None: see `default_epochs`
 
 
 DEFAULTS = {  # task -> defaults for each kind of base
@@ -50,8 +50,8 @@ DEFAULTS = {  # task -> defaults for each kind of base
         "large": Defaults({"lora": 1e-3, "full": 5e-5}, 8, 512),
     },
     "preferences": {
-        "small": Defaults({"lora": 1e-3, "full": 1e-4}, 16, None, 1),
-        "large": Defaults({"lora": 2e-4, "full": 1e-5}, 8, 512, 1),
+        "small": Defaults({"lora": 1e-3, "full": 1e-4}, 16),
+        "large": Defaults({"lora": 2e-4, "full": 1e-5}, 8, 512),
     },
     "reward": {
         "small": Defaults({"lora": 3e-3, "full": 3e-4}, 4, None, 1),
@@ -60,8 +60,9 @@ DEFAULTS = {  # task -> defaults for each kind of base
 }
 RANKS = {"small": 8, "encoder": 8, "large": 4}  # alpha is twice the rank
 TARGETS = ("all-linear",)
-# The default number of epochs: the lowest and the highest, and the steps for which more epochs than the lowest are run.
-EPOCHS = {"small": (4, 4, 0), "encoder": (3, 15, 150), "large": (1, 4, 100)}
+# The default number of epochs of a task, or else of a kind of base: the lowest and the highest, and the number of steps
+# for which more epochs than the lowest are run.
+EPOCHS = {"small": (4, 4, 0), "encoder": (3, 15, 150), "large": (1, 4, 100), "preferences": (1, 20, 50)}
 OVERLAP = 32  # tokens that the windows of a long text have in common
 
 
@@ -92,7 +93,7 @@ class FinetuneSettings:
         layers, rank 8 (4 for a large language model), and alpha twice the rank. The dict may also contain "variant".
         PiSSA and OLoRA are saved as a LoRA adapter of twice the rank, for the unchanged base
     learning_rate : float, the peak learning rate
-    epochs, batch_size : int; epochs None: see `EPOCHS`
+    epochs, batch_size : int; epochs None: see `default_epochs`
     patience : int, training stops after this many evaluations (two per epoch) without a lower validation loss, or None
     seed : int
     base : the model to start from, see `lora_np.formats.read_model`; None: `default_base`
@@ -264,9 +265,9 @@ def check_text(name, value):
     return value
 
 
-def default_epochs(settings, n_rows):
+def default_epochs(settings, task, n_rows):
     """The default number of epochs for a number of rows; see EPOCHS."""
-    lowest, highest, steps = EPOCHS[kind_of_base(settings.base)]
+    lowest, highest, steps = EPOCHS.get(task) or EPOCHS[kind_of_base(settings.base)]
     return min(max(lowest, math.ceil(steps * settings.batch_size / n_rows)), highest)
 
 

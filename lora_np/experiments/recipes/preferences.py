@@ -9,7 +9,7 @@ pairs. They are tested on 200 other pairs."""
 import numpy as np
 
 from ..design import Design, Recipe
-from ..drawing import COLOURS, mean_line, panels
+from ..drawing import COLOURS, legend_below, log_axis, mean_line, panels
 from ..evidence import minus
 from ..runs.preferences import PreferenceRun
 from ..tables import at_best_rate, by_method
@@ -46,8 +46,8 @@ def measure(results, runs, seeds, quick):
 def conclude(outcome):
     n, in_order = list(outcome["in_order"]["full"]), outcome["in_order"]["lora_r8"]
     fewest, most = n[0], n[-1]
-    of_methods = Design(f"{most} pairs, LoRA − full: test pairs in the right order", 2.0)
-    of_numbers = Design(f"LoRA, {most} − {fewest} pairs: test pairs in the right order", 2.0)
+    of_methods = Design(f"{int(most):,} pairs, LoRA − full: test pairs in the right order", 2.0)
+    of_numbers = Design(f"LoRA, {int(most):,} − {fewest} pairs: test pairs in the right order", 2.0)
     others = [
         (of_methods, np.subtract(in_order[most], outcome["in_order"]["full"][most])),
         (of_numbers, np.subtract(in_order[most], in_order[fewest])),
@@ -69,11 +69,11 @@ def draw(outcome):
         for field, marker, style in (("preferred", "o", "-"), ("rejected", "v", "--")):
             mean_line(right, outcome[field][method], colour, f"{label}: {field}", marker, style)
     for axes in (left, right):
-        axes.set(xscale="log", xlabel="training pairs")
+        log_axis(axes, PAIRS, "training pairs")
     right.axhline(0, color="black", linewidth=0.8)
     left.set_ylabel("test pairs in the right order, %")
     right.set_ylabel("change of the log probability, nats per text")
-    right.legend()
+    legend_below(figure, right, 4)
     return figure
 
 
