@@ -17,10 +17,13 @@ from .test_cli import write_csv
 SETTINGS = replace(FinetuneSettings(base="pretrained").with_defaults("classifier"), epochs=3)
 
 
-@pytest.mark.parametrize("n_rows, expected", [(10, 15), (320, 8), (6528, 3)])
-def test_few_rows_get_more_epochs(n_rows, expected, monkeypatch):
+@pytest.mark.parametrize(
+    "task, n_rows, expected",
+    [("classifier", 10, 15), ("classifier", 320, 8), ("classifier", 6528, 3), ("preferences", 8, 20)],
+)
+def test_few_rows_get_more_epochs(task, n_rows, expected, monkeypatch):
     monkeypatch.setattr("lora_np.tasks.settings.kind_of_base", lambda base: "encoder")
-    assert default_epochs(replace(SETTINGS, batch_size=16), n_rows) == expected
+    assert default_epochs(replace(SETTINGS, batch_size=16), task, n_rows) == expected
 
 
 class Clock:
