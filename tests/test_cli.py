@@ -109,7 +109,8 @@ def test_finetune_and_predict(method, words, world, tmp_path, run):
     out, answers, data = tmp_path / "out", tmp_path / "answers.jsonl", world / "data" / "rows.csv"
     printed, task = run(*words("--method", method, "--epochs", 9, lr=0.03)), about(out)
     report, curve = task["test"], task["validation"]
-    assert "labels: a, b, c" in printed
+    assert "18 steps on 38 rows with 3 labels\n" in printed and "labels: a, b, c" in printed
+    assert printed.endswith(f'next: python -m lora_np predict --model {out} "TEXT"\n')
     assert task["rows"] == {"train": 38, "validation": 5, "test": 5, "left_out": 0}
     assert task["test_accuracy"] == report["accuracy"] and report["texts"] == 5
     assert task["commonest_label_share"] == report["commonest_share"]
@@ -312,6 +313,7 @@ def test_predictions_keep_all_columns(suffix, world, run, tmp_path):
     write_csv(data, [list(row.values()) for row in given], ("id", "t", "label"))
     command = ["predict", "--model", world / "classes", "--data", data]
     assert "2 texts; saved in" in run(*command, "--out", out)
+    assert f"{out} exists, and will be replaced\n" in run(*command, "--out", out)
     plain = user_task.predict(user_task.load_classifier(world / "classes"), [row["t"] for row in given])
     for row, before, (label, p) in zip(read_records(out).rows, given, plain):
         assert list(row) == ["id", "t", "label", "predicted_label", "probability"]

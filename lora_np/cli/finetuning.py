@@ -1,6 +1,7 @@
 """The command finetune, which trains a classifier or a language model on a user's own data."""
 
 from argparse import RawDescriptionHelpFormatter
+from shlex import quote
 
 from ..checked import shown
 from ..tasks.finetuning import finetune, read_run
@@ -105,7 +106,7 @@ def defaults_table():
             of, rank = DEFAULTS[task][kind], RANKS[kind]
             rates = [f"{of.learning_rates[method]:g}" if method in of.learning_rates else "-" for method in METHODS]
             lowest, highest, _ = EPOCHS.get(task) or EPOCHS[kind]
-            epochs = str(of.epochs or (lowest if lowest == highest else f"{lowest} to {highest}"))
+            epochs = str(lowest) if lowest == highest else f"{lowest} to {highest}"
             tokens = str(of.max_tokens or "the model's")
             columns.append([f"{task}: {kind}", *rates, epochs, str(of.batch_size), str(rank), tokens])
         widths = [max(map(len, column)) for column in columns]
@@ -119,9 +120,8 @@ def run_finetune(arguments):
     data, settings = read_run(arguments.settings, run_values(arguments))
     results = finetune(data, arguments.out, settings, print_now, arguments.minutes, arguments.dask)
     out = shown(arguments.out)
-    model = "--base" if results["method"] == "full" else "--adapter"
-    use = f"predict --model {out}" if "labels" in results else f"generate {model} {out} --prompt"
-    print(*data.summary(results), f'saved in {out}; next: python -m lora_np {use} "TEXT"', sep="\n")
+    following = f'; next: python -m lora_np predict --model {quote(out)} "TEXT"' if "labels" in results else ""
+    print(*data.summary(results), f"saved in {out}{following}", sep="\n")
 
 
 def run_values(arguments):

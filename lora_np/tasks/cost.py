@@ -24,7 +24,7 @@ def n_shards(settings, tokens):
 
 
 def report_cost(report, base, dataset, adapter, plan, batch_size):
-    """Report the number of trainable parameters, rows and steps; to tune all of a large model, also time and memory.
+    """Report how many parameters are trained on how many rows; for full fine-tuning of a large model, also the cost.
 
     Parameters
     ----------

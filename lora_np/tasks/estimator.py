@@ -108,7 +108,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
     def fit(self, X, y):
-        """Fine-tune on texts X, a sequence of N str, with labels y (N,); return the estimator."""
+        """Fine-tune on texts X, N str or a table with one column, with labels y (N,); return the estimator."""
         texts, y = checked_texts(X), column_or_1d(y, warn=True)
         if len(texts) != len(y):
             raise ValueError(f"y: got {len(y)} labels for {len(texts)} texts")

@@ -28,7 +28,6 @@ class Defaults(NamedTuple):
     learning_rates: dict[str, float]  # method -> learning rate
     batch_size: int
     max_tokens: int | None = None  # maximum number of tokens per text; None: n_positions
-    epochs: int | None = None  # None: see `default_epochs`
 
 
 DEFAULTS = {  # task -> defaults for each kind of base
@@ -54,15 +53,16 @@ DEFAULTS = {  # task -> defaults for each kind of base
         "large": Defaults({"lora": 2e-4, "full": 1e-5}, 8, 512),
     },
     "reward": {
-        "small": Defaults({"lora": 3e-3, "full": 3e-4}, 4, None, 1),
-        "large": Defaults({"lora": 5e-4, "full": 2e-5}, 4, 512, 1),
+        "small": Defaults({"lora": 3e-3, "full": 3e-4}, 4),
+        "large": Defaults({"lora": 5e-4, "full": 2e-5}, 4, 512),
     },
 }
 RANKS = {"small": 8, "encoder": 8, "large": 4}  # alpha is twice the rank
 TARGETS = ("all-linear",)
-# The default number of epochs of a task, or else of a kind of base: the lowest and the highest, and the number of steps
-# for which more epochs than the lowest are run.
-EPOCHS = {"small": (4, 4, 0), "encoder": (3, 15, 150), "large": (1, 4, 100), "preferences": (1, 20, 50)}
+# The default number of epochs for a task or, if the task has no entry, for a kind of base: (lowest, highest, steps).
+# With few rows, there are more epochs than the lowest number, to reach these steps.
+EPOCHS = {"preferences": (1, 20, 50), "reward": (1, 1, 0)}
+EPOCHS |= {"small": (4, 4, 0), "encoder": (3, 15, 150), "large": (1, 4, 100)}
 OVERLAP = 32  # tokens that the windows of a long text have in common
 
 
@@ -166,7 +166,6 @@ class FinetuneSettings:
             "base": base,
             "adapter": adapter_from(self.adapter, RANKS[kind]) if self.method == "lora" else None,
             "learning_rate": self.learning_rate or defaults.learning_rates[self.method],
-            "epochs": self.epochs or defaults.epochs,
             "batch_size": self.batch_size or defaults.batch_size,
             "threads": self.threads or (1 if kind == "small" else available_cores()),
         }
@@ -215,10 +214,10 @@ class Data:
 
 
 def refuse_unused(settings, task, **unused):
-    """Raise ValueError if a setting that a task does not use differs from its given, only possible value."""
+    """Raise ValueError if a setting that a task does not use is neither None nor its given, only possible value."""
     given = asdict(settings) | {"lora_dropout": settings.adapter.dropout if settings.adapter else 0.0}
     for name, value in unused.items():
-        if given[name] != value:
+        if given[name] not in (None, value):
             raise ValueError(f"{name}: got {given[name]}, but the task {task!r} does not use it")
 
 
