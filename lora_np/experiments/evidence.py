@@ -224,7 +224,7 @@ def format_interval(part):
 
 def amount(number, unit):
     """Format a positive quantity to two significant digits, with its unit, as "0.02 nats" or "1 point"."""
-    return f"{number:.2g} {unit.replace('points', 'point') if number == 1 else unit}"
+    return f"{number:.2g} {unit.removesuffix('s') if number == 1 else unit}"
 
 
 def minus(number, style):
