@@ -60,6 +60,25 @@ def test_a_cluster_gives_the_bits_of_one_process(n_workers, killed, adapter_conf
     assert all(np.array_equal(got.history[name], values) for name, values in expected.history.items())
 
 
+@pytest.mark.parametrize("lost", [0, 1, 3])
+def test_a_worker_that_is_killed_while_it_receives_arrays_is_replaced(lost):
+    """`lost` is the call in which the connection is closed: call 0 sends the objective, the others the arrays."""
+    given, calls = plan(None), []
+    expected = train(**given)
+    with cluster_of(2) as cluster, Workers(cluster.scheduler_address) as workers:
+        scatter = workers.client.scatter
+
+        def interrupted(*arguments, **options):
+            calls.append(arguments)
+            if len(calls) == lost + 1:
+                raise distributed.comm.core.CommClosedError
+            return scatter(*arguments, **options)
+
+        workers.client.scatter = interrupted
+        got = train(**given, workers=workers)
+    assert len(calls) == expected.step + 2 and same_bits(got.best, expected.best)
+
+
 def test_an_error_of_a_worker_ends_the_run():
     given = plan(None)
     batches = [batch._replace(ids=batch.ids + 100) for batch in given["epoch_batches"](None)]

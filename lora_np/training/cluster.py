@@ -71,10 +71,13 @@ class Workers:
 
         left = dict(enumerate(shards))
         for _ in range(TRIES):
-            if self.objective is not objective:
-                [self.sent] = self.client.scatter([RemoteObjective(objective, self.base, self.load)], hash=False)
-                self.objective = objective
-            [arrays] = self.client.scatter([trainable], hash=False)
+            try:
+                if self.objective is not objective:
+                    [self.sent] = self.client.scatter([RemoteObjective(objective, self.base, self.load)], hash=False)
+                    self.objective = objective
+                [arrays] = self.client.scatter([trainable], hash=False)
+            except OSError:  # the worker that was to receive them was killed
+                continue
             names, tasks = sorted(self.client.nthreads()), {}
             for index, shard in left.items():
                 # Dask would compute all shards on the worker that has the arrays already if these are large.
