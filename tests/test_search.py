@@ -1,4 +1,4 @@
-"""The search of settings: successive halving within the time, and never worse than the defaults on validation."""
+"""The search of settings: within the time, and never worse than the defaults on validation."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,6 +14,8 @@ from lora_np.tasks.table import LabelledTable
 
 from .test_cli import write_csv
 
+TABLE = LabelledTable("rows.csv", "t", "l")
+BALANCED = TABLE.balanced()
 SETTINGS = replace(FinetuneSettings(base="pretrained").with_defaults("classifier"), epochs=3)
 
 
@@ -27,12 +29,15 @@ def test_few_rows_get_more_epochs(task, n_rows, expected, monkeypatch):
 
 
 class Clock:
-    """A clock that stands still except while `train` runs, which takes 10 s per epoch; the loss is given."""
+    """A clock that stands still except while `train` runs, which takes 10 s per epoch; the loss is given.
+
+    The macro-F1 is 1 / (1 + loss).
+    """
 
     def __init__(self, loss):
         self.now, self.loss, self.tried = 0.0, loss, []
 
-    def train(self, settings):
+    def train(self, data, settings):
         self.now += 10.0 * settings.epochs
         self.tried.append(settings)
         loss = self.loss(settings)
@@ -40,15 +45,16 @@ class Clock:
             raise FloatingPointError("diverged")
         history = {"eval_step": np.array([1, 2]), "eval_loss": np.array([loss + 1, loss])}
         plan = {"config": SimpleNamespace(select_from=0)}
-        return SimpleNamespace(settings=settings, plan=plan), settings, SimpleNamespace(history=history)
+        state = SimpleNamespace(history=history)
+        return data, SimpleNamespace(settings=settings, plan=plan), settings, state, 1 / (1 + loss)
 
 
-def searched(loss, minutes, monkeypatch, settings=SETTINGS, other=None):
+def searched(loss, minutes, monkeypatch, settings=SETTINGS, other=None, data=BALANCED):
     clock, lines = Clock(loss), []
     monkeypatch.setattr(searching.time, "monotonic", lambda: clock.now)
-    best, rows = searching.search(clock.train, lambda tried: True, settings, other, minutes, lines.append)
+    best, rows = searching.search(clock.train, lambda tried: True, data, settings, other, minutes, lines.append)
     assert len(rows) == len(clock.tried) == len(lines) - 2
-    return best[1], clock
+    return best[2], clock
 
 
 @pytest.mark.parametrize("minutes", [0.1, 2, 10, 60])
@@ -84,6 +90,21 @@ def test_a_better_rate_and_rank_are_found_and_a_divergence_is_survived(monkeypat
     assert best.learning_rate == full.learning_rate / 2 and all(tried.adapter is None for tried in clock.tried)
 
 
+@pytest.mark.parametrize("f1, selected", [((0.5, 0.6), "balanced"), ((0.5, 0.5), "none"), ((0.5, 0.4), "none")])
+def test_class_weights_are_balanced_where_that_is_better(f1, selected, monkeypatch):
+    """The default is kept if it is as good; all further trials have the selected weights."""
+    clock = Clock(lambda settings: 1.0)
+    monkeypatch.setattr(searching.time, "monotonic", lambda: clock.now)
+
+    def train(data, settings):
+        return *clock.train(data, settings)[:-1], f1[data.class_weights == "balanced"]
+
+    best, rows = searching.search(train, lambda tried: True, TABLE, SETTINGS, None, 5, lambda line: None)
+    assert best[0].class_weights == selected and best[1].settings == SETTINGS
+    assert [row["class_weights"] for row in rows[:2]] == ["none", "balanced"]
+    assert len(rows) > 2 and {row["class_weights"] for row in rows[2:]} == {selected}
+
+
 def test_another_base_is_tried_if_there_is_time(monkeypatch):
     other = replace(SETTINGS, base="smollm2")
     for minutes, expected in ((2, False), (30, True)):
@@ -116,7 +137,8 @@ def test_the_command_searches(tiny_base, tmp_path, run, fails):
 
     task = read_json(out / "task.json")
     assert task["minutes"] == 0.03 and printed.count("loss") > len(task["search"]) > 1
-    best = min(task["search"], key=lambda row: row["loss"])
+    best = max(task["search"], key=lambda row: row["macro_f1"])
+    assert best["class_weights"] == task["settings"]["class_weights"] == task["class_weights"]
     assert (best["learning_rate"], best["epochs"]) == (task["learning_rate"], task["settings"]["epochs"])
     run("finetune", "--settings", out / "task.json", "--out", again)
     assert (again / "adapter.safetensors").read_bytes() == (out / "adapter.safetensors").read_bytes()

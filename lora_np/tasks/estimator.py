@@ -127,7 +127,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
             run = prepared(data, settings.with_defaults(data.task))
             self.model_, finished, state = carried_out(run)
         else:
-            (run, self.model_, finished, state), more["search"] = best_of_search(data, settings, self.minutes)
+            best, more["search"] = best_of_search(data, settings, self.minutes)
+            data, run, self.model_, finished, state = best
         self.classes_ = classes
         self.results_ = {"method": self.method, **more, **finished, **about_run(run, data, state)}
         return self

@@ -76,7 +76,7 @@ def finetune(data, out, settings=None, report=no_report, minutes=None, dask=None
             raise ValueError("minutes: a search cannot use Dask workers")
         with only_process(out):
             best, trials = best_of_search(data, given, minutes, report)
-            return saved(out, data, *best, {"search": trials, "minutes": minutes})
+            return saved(out, *best, {"search": trials, "minutes": minutes})
     run = prepared(data, settings, report)
     with blas_threads(1), naming_model(base):
         before = run.dataset.test_base()
@@ -95,9 +95,10 @@ def best_of_search(data, settings, minutes, report=no_report):
     if data.task != "classifier":
         raise ValueError(f"minutes: a search needs the task 'classifier', got {data.task!r}")
 
-    def train_one(tried):
+    def train_one(data, tried):
         run = prepared(data, tried, no_report)
-        return run, *carried_out(run)
+        model, finished, state = carried_out(run)
+        return data, run, model, finished, state, run.dataset.validation_f1(model)
 
     def fits(tried):
         try:
@@ -114,7 +115,7 @@ def best_of_search(data, settings, minutes, report=no_report):
             other = replace(settings, base="smollm2").with_defaults(data.task)
     run = prepared(data, settings.with_defaults(data.task))
     params = run.base
-    return search(train_one, fits, run.settings, other, minutes, report)
+    return search(train_one, fits, data, run.settings, other, minutes, report)
 
 
 def saved(out, data, run, trained, finished, state, more):

@@ -188,6 +188,7 @@ class Dataset(NamedTuple):
     class_weights: np.ndarray | None = None  # (n_classes,), see `cross_entropy_forward`
     # (trained LoadedModel) -> the LoadedModel to test and to save, and dict of results
     finish: Callable = lambda model: (model, {})
+    validation_f1: Callable | None = None  # (trained LoadedModel) -> macro-F1 on a classifier's validation set
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections import Counter
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -29,7 +30,7 @@ from .calibration import best_temperature, scaled_head
 from .classifier import probabilities_of, read_pieces, token_ids, warn_if_split
 from .label_words import QUESTION, label_ids, label_rows
 from .pictures import as_png, calibration_figure, confusion_figure
-from .report import MISTAKE, class_report, format_report, mistakes, text_keys
+from .report import MISTAKE, class_report, format_report, macro_f1, mistakes, text_keys
 from .settings import Data, Dataset, check_text
 from .writing import end_ids
 
@@ -78,6 +79,12 @@ class LabelledTable(Data):
         check_fields(self, one_of, "class_weights", choices=CLASS_WEIGHTS)
         check_fields(self, instance_of, "quoting", "calibrate", type_=bool, expected="True or False")
 
+    def balanced(self):
+        """Return a copy with balanced class weights."""
+        copied = copy(self)
+        object.__setattr__(copied, "class_weights", "balanced")
+        return copied
+
     def paths(self):
         return [path for path in (self.data, self.validation_data, self.test_data) if path is not None]
 
@@ -103,6 +110,10 @@ class LabelledTable(Data):
                 return trained, {}
             temperature = best_temperature(probabilities_of(trained, encoded[1][0]), encoded[1][1])
             return scaled_head(trained, temperature), {"temperature": temperature}
+
+        def validation_f1(trained):
+            predicted = probabilities_of(trained, encoded[1][0]).argmax(axis=1)
+            return float(macro_f1(encoded[1][1], predicted, np.ones(len(predicted))))
 
         def test(trained, history):
             others, (sequences, true), texts = self.word_answers(splits, encoded), encoded[2], splits.test.texts
@@ -131,7 +142,7 @@ class LabelledTable(Data):
         weights, longest = None, max(map(len, train[0]))
         if self.class_weights == "balanced":
             weights = balanced_weights(train[1])
-        more = {"class_weights": weights, "finish": finish}
+        more = {"class_weights": weights, "finish": finish, "validation_f1": validation_f1}
         return Dataset(model, epoch_batches, validation_batches, len(train[0]), longest, test, **more)
 
     def labelling(self, model, seed):
