@@ -44,7 +44,8 @@ HEADER = re.compile(r"^# == (\w+): (right|wrong|hostile), (.+)$", re.MULTILINE)
 def attempts(files):
     """(exercise, "right", "wrong" or "hostile", words, code) of all attempts in files of a pattern."""
     for path in sorted(ATTEMPTS.glob(files)):
-        _, *pieces = HEADER.split(path.read_text("utf-8"))
+        _, *pieces = HEADER.split(text := path.read_text("utf-8"))
+        assert 4 * text.count("\n# == ") == len(pieces), path
         yield from zip(*(pieces[i::4] for i in range(4)))
 
 

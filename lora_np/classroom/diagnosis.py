@@ -45,7 +45,7 @@ def suspects(exercise, name, checked):
         i.returned = {output: array for output, array in arrays.items() if not problems.get(output)}
     answers = [(i, np.asarray(i.returned[name])) for i, *_ in checked if name in i.returned]
     wrong = [(i, got) for i, got in answers if not equal(got, i.right[name])]
-    if not wrong:
+    if not any(np.isfinite(got).any() for _, got in wrong):  # or there are too many ways to get only NaN
         return ()
     # Constants come first, because many candidates reproduce a constant by chance.
     if len(answers) > 1 == len({float(got) for _, got in answers if got.ndim == 0}):
@@ -77,8 +77,8 @@ def description(name, wrong):
     """Describe an incorrect output whose cause is unknown, in up to two sentences."""
     (i, got), *_ = wrong
     right = np.asarray(i.right[name])
-    if right.ndim == 0:
-        return ()  # the report shows its value anyway
+    if right.ndim == 0 or not np.isfinite(got).all():
+        return ()  # the report shows it anyway
     by_one = {"b": ("True, not False", "False, not True")}.get(right.dtype.kind, ("one too large", "one too small"))
     for sign, said in zip((1, -1), by_one):
         if all({0, sign} >= {*np.ravel(got.astype(float) - i.right[name])} for i, got in wrong):
@@ -261,6 +261,8 @@ def other_inputs(i):
             yield f"{name} is shifted by one place", {name: value[-1:] + value[:-1]}
             yield f"{name} is in reverse order", {name: value[::-1]}
         elif isinstance(value, float):
+            if 0 < value < 1:
+                yield f"it is correct for 1 − {name} instead of {name}", {name: 1 - value}
             for other, number in quantities(i).items():
                 if other != name and number != value:
                     yield f"it is correct for {other} instead of {name}", {name: number}
@@ -272,6 +274,8 @@ def other_inputs(i):
             yield f"it is correct for only the first row of {name}", {name: alone(value, 0)}
             first = np.broadcast_to(value[:1], value.shape)
             yield f"every row of {name} is replaced by the first row", {name: first}
+            yield f"the first row of {name} does not count", {name: value - alone(value, 0)}
+            yield f"the last row of {name} does not count", {name: value - alone(value, -1)}
             if value.dtype.kind == "f":
                 yield f"{name} has the opposite sign", {name: -value}
                 yield f"the magnitudes of {name} are used", {name: np.abs(value)}

@@ -203,7 +203,7 @@ def finding(exercise, name, i, arrays, forms, checked):
     got = np.asarray(arrays[name])
     if is_right(got, i, name):
         return Finding(name, None)
-    return Finding(name, how_far(i, got, right), suspects(exercise, name, checked), hint)
+    return Finding(name, not_finite(got, right) or how_far(i, got, right), suspects(exercise, name, checked), hint)
 
 
 def is_right(got, i, name):
@@ -259,15 +259,21 @@ def form_problem(value, right):
         return Problem(f"it has shape {array.shape}, expected {right.shape}{turned}", hint=True)
     if right.dtype.kind == "f" and array.ndim and array.dtype.kind != "f":
         return Problem(f"it has dtype {array.dtype}, expected {right.dtype}, like the inputs")
-    wild = np.isfinite(right) & ~np.isfinite(array)
-    if wild.any():
-        cause = "infinity: an exponential of a large number, a division by 0, or the logarithm of 0"
-        if np.isnan(array[wild]).any():
-            cause = "NaN: 0/0, ∞/∞, ∞ − ∞, 0 · ∞, a NaN in the inputs, or the root or logarithm of a negative number"
-        return Problem(f"it is not finite ({cause}) in {wild.sum()} of {array.size} entries", hint=True)
-    if right.dtype.kind == "i" and array.dtype.kind == "f" and not np.allclose(array, np.rint(array), WHOLE, WHOLE):
+    kinds = right.dtype.kind + array.dtype.kind
+    if kinds == "if" and not np.allclose(array, np.rint(array), WHOLE, WHOLE, equal_nan=True):
         said = f"it is {float(array):.6g}" if array.ndim == 0 else "it has values that are not integers"
         return Problem(f"{said}, expected {'an integer' if array.ndim == 0 else 'integers'}", hint=True)
+    return None
+
+
+def not_finite(got, right):
+    """Return a complaint if entries that should be finite are not, else None."""
+    wild = np.isfinite(right) & ~np.isfinite(got)
+    if wild.any():
+        cause = "infinity: an exponential of a large number, a division by 0, or the logarithm of 0"
+        if np.isnan(got[wild]).any():
+            cause = "NaN: 0/0, ∞/∞, ∞ − ∞, 0 · ∞, a NaN in the inputs, or the root or logarithm of a negative number"
+        return f"it is not finite ({cause}) in {wild.sum()} of {got.size} entries"
     return None
 
 

@@ -43,6 +43,7 @@ def has_adapter(i):
 
 MISTAKES = {
     "a row's adapter is added once for each row that uses it": ("+= s *", "+= len(rows) * s *"),
+    "s is divided by r, but s is already α / r": ("+= s *", "+= s / len(A) *"),
     "the rows are grouped by adapter, not in their original order": lambda i: i.right["y"][
         np.argsort([(None, *i.adapters).index(name) for name in i.names], kind="stable")
     ],

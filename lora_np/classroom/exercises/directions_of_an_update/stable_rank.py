@@ -31,5 +31,6 @@ def draw(rng, size):
 
 MISTAKES = {
     "this is the rank: every singular value above 0 counts as 1": lambda i: min(i.M.shape),
+    "all but σ₁ are divided by the total energy": ("energy.sum() / energy[0]", "1 + energy[1:].sum() / energy.sum()"),
     "the largest entry of M is used instead of σ₁": lambda i: np.sum(i.M**2) / np.max(i.M**2),
 }

@@ -36,20 +36,24 @@ def who_reads_whom(model, ids, V):
 
 
 def draw(rng, size):
-    """Draw a model that is causal except for three flaws: one leak from the future, as faint as that caused by a mask
-    value of −20, and two positions that each ignore one earlier position. Each token of the small vocabulary fills one
-    column of ids, so no single token works as the replacement everywhere."""
+    """Draw a model that is causal except for four flaws: a leak from the future, as faint as with a mask value of −20,
+    and three positions that ignore an earlier one: one in all texts, one only in the first, and one only in the others.
+    Each token of the small vocabulary fills one column of ids, so no single token works as the replacement everywhere.
+    """
     T, V = size.T + 3, 7
     weights = np.tril(rng.uniform(0.5, 1.5, (T, T)))
     weights[1, 2] = 2e-9
-    weights[2, 0] = weights[3, 1] = 0.0
+    weights[2, 0] = 0.0
     ids = rng.integers(0, V, (size.B, T))
-    ids[:, :V] = 0, V - 1, 1, *range(2, V - 1)
+    ids[:, 1 : V + 1] = 0, V - 1, 1, *range(2, V - 1)
+    ids[:, 0] = np.arange(size.B) > 0
     embedding = rng.normal(size=(V, size.C))
     head = rng.normal(size=(size.C, 1)) * rng.uniform(1, 2, V)  # a change moves all logits in the same direction
 
     def model(ids):
-        return weights @ embedding[ids] @ head
+        reading = np.repeat(weights[None], len(ids), axis=0)
+        reading[ids[:, 0] == 0, 3, 1] = reading[ids[:, 0] != 0, 4, 2] = 0.0
+        return reading @ embedding[ids] @ head
 
     return {"model": model, "ids": ids, "V": V}
 
@@ -57,6 +61,7 @@ def draw(rng, size):
 MISTAKES = {
     "where the token is already 0, it is replaced by itself": ("(ids + 1) % V", "0 * ids"),
     "where the token is already the last one, it is replaced by itself": ("(ids + 1) % V", "ids + (ids < V - 1)"),
+    "only the first text is read": ("differs.any(axis=(0, 2))", "differs[0].any(axis=1)"),
     "the tokens before j are replaced as well": ("== j", "<= j"),
     "a faint change is missed: compare bit for bit": lambda i: np.tril(i.right["reads"]),
 }

@@ -51,8 +51,7 @@ def draw(rng, size):
 
 MISTAKES = {
     "only the snippets on which the models differ are averaged": ("= d.mean()", "= d[d != 0].mean()"),
-    "this is the error for two separate test splits, but both models saw the same snippets": lambda i: np.sqrt(
-        (np.var(i.hits_one) + np.var(i.hits_other)) / len(i.hits_one)
-    ),
+    "the error is computed only from differing snippets": ("(variance / len(d))", "(d[d != 0].var() / (d != 0).sum())"),
+    "this is the error for two separate test splits": ("variance / len", "(hits_one.var() + hits_other.var()) / len"),
     "each snippet on which the models differ counts as 1, so the sign is lost": ("float) - hits", "float) != hits"),
 }

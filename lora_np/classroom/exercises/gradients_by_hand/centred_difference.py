@@ -51,17 +51,15 @@ def one_sided(i, cut):
     return 2 * i.solve(f=lambda x: i.f(cut(x, i.x)))
 
 
-def with_others(i, moves):
-    """Return the differences if `moves(k)`, a mask, gives the entries that move in place of only entry k."""
-    steps = [i.h * np.reshape(moves(k), i.x.shape) for k in range(i.x.size)]
+def whole_rows(i):
+    """Return the differences if the whole row of an entry moves with it."""
+    steps = [i.h * (np.arange(i.x.size) // i.x[0].size == k // i.x[0].size).reshape(i.x.shape) for k in range(i.x.size)]
     return np.reshape([(i.f(i.x + step) - i.f(i.x - step)) / (2 * i.h) for step in steps], i.x.shape)
 
 
 MISTAKES = {
-    "entries that have moved are not moved back": lambda i: with_others(i, lambda k: np.arange(i.x.size) <= k),
-    "a whole row moves at once, not one entry": lambda i: with_others(
-        i, lambda k: np.arange(i.x.size) // i.x[0].size == k // i.x[0].size
-    ),
+    "an entry is not moved back": ("x[place] = value  #", "pass  #"),
+    "a whole row moves at once, not one entry": whole_rows,
     "this is the forward difference, from x to x + h": lambda i: one_sided(i, np.maximum),
     "this is the backward difference, from x − h to x": lambda i: one_sided(i, np.minimum),
     "the step is much smaller than h": lambda i: i.solve(h=1e-5),

@@ -54,5 +54,6 @@ def draw(rng, size):
 
 MISTAKES = {
     "w is missing inside the two means": lambda i: i.w * i.solve(w=np.ones_like(i.w))[0],
+    "the variance term has inv_std³, but x̂ already contains it twice": ("_hat * np.m", "_hat * inv_std**2 * np.m"),
     "the variance term divides by C − 1 instead of C": ("x_hat * np.mean(", "len(w) / (len(w) - 1) * x_hat * np.mean("),
 }

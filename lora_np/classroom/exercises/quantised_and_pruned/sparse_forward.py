@@ -42,6 +42,7 @@ def draw(rng, size):
 
 MISTAKES = {
     "the positions are not used, only the first half of the inputs": ("x[:, inputs]", "x[:, None, : values.shape[1]]"),
+    "value k belongs to group k // 2, not to group k mod the number of groups": (") // 2", ") % (len(x[0]) // 4)"),
     "the position is added to the value's own index": ("4 * group", "np.arange(values.shape[1])"),
     "only each group's second value is used": lambda i: i.solve(values=i.values * (np.arange(i.values.shape[1]) % 2)),
 }

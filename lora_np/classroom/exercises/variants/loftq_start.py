@@ -68,16 +68,11 @@ def from_W(i):
     return i.solve(quantise=lambda M: 0 * M if np.array_equal(M, i.W) else quantise(M), rounds=i.rounds + 1)[0]
 
 
-def older(i):
-    _, A, B = i.solve(rounds=i.rounds - 1)
-    return B @ A
-
-
 MISTAKES = {
     "the updates of all rounds are subtracted, not only the last one": ("sBA = s * B @ A", "sBA = sBA + s * B @ A"),
     "the adapter begins with the leading directions of W, not with B A = 0": from_W,
     "Q is not quantised: this is W − s B A": lambda i: i.W - i.s * i.right["B A"],
-    "B A is one round older than Q, but each round ends by updating the adapter": older,
+    "B A is one round older than Q": lambda i: np.matmul(*i.solve(rounds=i.rounds - 1)[:0:-1]),
 }
 
 AFTER = """**Beyond the points.** Try a real matrix and more rounds. Type this in, then try another rank, such as 8:
