@@ -102,6 +102,8 @@ FIELDS = {
         ({"targets": ["c_attn"]}, "adapter.json: targets: 'c_attn' matches no layer"),
         ({"targets": [1]}, r"adapter.json: targets: got \[1\], expected a tuple of strings"),
         *[({f.name: {"q_proj": []}}, f"adapter.json: {f.name}.*: got") for f in fields(AdapterConfig)[:-1]],
+        ({"alpha": 1e300}, r"adapter.json: alpha: got 1e[+]300, expected -1e[+]30 <"),
+        ({"alpha_pattern": {"q_proj": -1e30}}, r"adapter.json: alpha_pattern\['q_proj'\]: got -1e[+]30"),
         ({"rank_pattern": {"x": 2}}, "adapter.json: rank_pattern: 'x' matches no layer"),
         ({"rank_pattern": [2]}, "adapter.json: rank_pattern"),
         *[({"init": i}, f"adapter.json: init: got '{i}', .*expected one of kaiming, gaussian") for i in STARTS],

@@ -8,6 +8,7 @@ from functools import partial
 from ..checked import check_fields, finite_number, instance_of, one_of, quoted, seed_number, whole_number
 
 INITS = ("kaiming", "gaussian", "pissa", "olora", "loftq")
+alpha_number = partial(finite_number, above=-1e30, below=1e30)  # so that s B A and its norm are finite numbers
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class AdapterConfig:
     Parameters
     ----------
     r : int, the rank: the number of rows of A and columns of B
-    alpha : float, the numerator of the scale s
+    alpha : float between ±1e30, the numerator of the scale s
     targets : tuple of str, the layers to adapt: a name within a block ("q_proj"), which selects the layer in every
         block, a full name ("blocks.0.attn.q_proj"), a pattern of full names with *, ? or [] ("blocks.[01].mlp.*"), or
         "all-linear". Without targets, only the head is trained.
@@ -69,10 +70,10 @@ class AdapterConfig:
             raise ValueError("targets: got none, and no head to train; expected at least one layer to adapt")
         check_fields(self, whole_number, "r")
         check_fields(self, seed_number, "projection_seed")
-        check_fields(self, finite_number, "alpha")
+        check_fields(self, alpha_number, "alpha")
         check_fields(self, finite_number, "dropout", least=0, below=1)
         check_fields(self, each_value, "rank_pattern", check=whole_number)
-        check_fields(self, each_value, "alpha_pattern", check=finite_number)
+        check_fields(self, each_value, "alpha_pattern", check=alpha_number)
         check_fields(self, each_value, "rate_factors", check=partial(finite_number, least=0))
         check_fields(self, one_of, "init", choices=INITS)
 

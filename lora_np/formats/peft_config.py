@@ -8,7 +8,8 @@ import math
 import re
 from itertools import zip_longest
 
-from ..checked import finite_number, quoted, shown, whole_number
+from ..adapters.config import alpha_number
+from ..checked import quoted, shown, whole_number
 from .checkpoint import read_object
 from .foreign_keys import check_keys, foreign_keys
 from .patterns import match_patterns
@@ -123,7 +124,7 @@ def rank_and_scale(fields, found, module):
         sources += [f"{field} {key}"] if key is not None else [f"default {plain}"] * (plain not in fields)
     rank, alpha = values
     whole_number("the rank", rank)
-    alpha = finite_number("the alpha", alpha, above=-1e30, below=1e30)
+    alpha = alpha_number("the alpha", alpha)
     return rank, alpha / (math.sqrt(rank) if fields.get("use_rslora", False) else rank), ", ".join(sources)
 
 
