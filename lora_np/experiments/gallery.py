@@ -83,7 +83,7 @@ def row(name, mains):
         f"{BASES[of]}: **{describe_verdict(part)}**. {part['statement']}: {format_interval(part)}"
         for of, part in mains.items()
     ]
-    picture = f'[<img src="{figure}.png" width="240" alt="{alt}">]({name}.md)'
+    picture = f'<img src="{figure}.png" width="240" alt="{alt}">'
     return f"| [{of.question}]({name}.md) | {main['finding']} | {picture} | {'<br>'.join(verdicts)} |"
 
 
