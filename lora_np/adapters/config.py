@@ -8,7 +8,7 @@ from functools import partial
 from ..checked import check_fields, finite_number, instance_of, one_of, quoted, seed_number, whole_number
 
 INITS = ("kaiming", "gaussian", "pissa", "olora", "loftq")
-alpha_number = partial(finite_number, above=-1e30, below=1e30)  # so that s B A and its norm are finite numbers
+alpha_number = partial(finite_number, above=-1e30, below=1e30)  # a larger scale would overflow
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ..formats.peft_config import match_fields, rank_and_scale, read_fields
 
 SINGULAR_VALUES = "lora_E"  # E in AdaLoRA's B diag(E) A
 LEAVES = (*FACTORS, SINGULAR_VALUES, MAGNITUDE)
-LARGEST = 1e40  # for larger entries, the square of a product of three factors overflows
+LARGEST = 1e39  # above float32's range; for larger entries, the square of s B diag(E) A may overflow
 FILES = ["adapter.safetensors", "adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json"]
 FILES += ["*.safetensors"]  # the first in alphabetical order
 
@@ -102,8 +102,8 @@ def describe_adapter(layer, arrays, scale):
         kind, rank, lora_A = "adalora", int(np.count_nonzero(values)), values[:, None] * lora_A
     sigma = (1.0 if scale is None else abs(scale)) * product_singular_values(lora_B, lora_A)
     row = {"layer": layer, "kind": kind, "rank": rank, "in": lora_A.shape[1], "out": len(lora_B), "scale": scale}
-    row |= {"norm_A": float(np.linalg.norm(lora_A)), "norm_B": float(np.linalg.norm(lora_B))}
-    row["norm_update"] = math.hypot(*sigma)  # unlike NumPy's norm, squares no value that is too large for it
+    for name, array in {"A": lora_A, "B": lora_B, "update": sigma}.items():
+        row[f"norm_{name}"] = float(np.linalg.norm(array))
     return row | {"stable_rank": stable_rank(sigma), "effective_rank": effective_rank(sigma)}
 
 
